@@ -1,0 +1,50 @@
+# make demo · test · check · format · bench. Each sets itself up in .venv; nothing is installed globally.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS := docker/requirements/constraints.txt
+TORCH := $(shell sed -n '/^torch==/p' $(CONSTRAINTS))
+# PyTorch's own index of CPU builds, so that a machine without a GPU never downloads CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:  ## list what make can do
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Mooring needs Python 3.11 or later; this is " + sys.version.split()[0] + ". Name another with make PYTHON=…")'
+	@echo "Setting up $(VENV) (a few minutes the first time)…"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c $(CONSTRAINTS) pip setuptools
+	@# A wheel in a folder that pip is configured to look in (PIP_FIND_LINKS) comes first and needs no index.
+	@$(PIP) install --no-index --no-deps '$(TORCH)' 2>/dev/null \
+	  || $(PIP) install --index-url $(TORCH_INDEX) --no-deps '$(TORCH)'
+	@$(PIP) install -c $(CONSTRAINTS) -e '.[training,serving]' --group dev
+	@touch $@
+
+demo: $(READY)  ## the main job on real input: train, interrupt, resume, serve, invoke
+	@$(BIN)/python -m examples.digits.demo
+
+test: $(READY)  ## every test that this machine can run
+	@$(BIN)/python -m pytest
+
+check: $(READY)  ## ruff and mypy, strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy mooring tests examples benchmarks
+
+format: $(READY)  ## rewrite the code in the house style
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(READY)  ## the server against a raw in-process loop, interleaved
+	@$(BIN)/python -m benchmarks.serving
+
+clean:  ## forget the environment and what tools cached
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,44 @@
+"""The command `mooring`: one sub-command per module, imported only when it is called."""
+
+import importlib
+import sys
+
+from mooring import __version__
+
+# Command -> its module and what it is for.
+COMMANDS = {
+    "train": ("mooring.cli.train", "run a training job, as the platform does"),
+    "serve": ("mooring.cli.serve", "serve one model, many, or a folder of them"),
+}
+
+USAGE = """\
+usage: mooring COMMAND [options]
+
+Train PyTorch models and serve thousands of them from one container.
+
+{commands}
+
+`mooring COMMAND --help` tells more. In an image, `train` and `serve` are commands of their own.
+"""
+
+
+def main() -> None:
+    """Run the sub-command that the first argument names."""
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if name in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return
+    if name == "--version":
+        sys.stdout.write(f"mooring {__version__}\n")
+        return
+    if name not in COMMANDS:
+        sys.stderr.write(f"mooring: there is no command '{name}'.\n\n{usage()}")
+        sys.exit(2)
+    sys.argv = [f"mooring {name}", *arguments]
+    importlib.import_module(COMMANDS[name][0]).main()
+
+
+def usage() -> str:
+    """Return the help text."""
+    lines = (f"  {name:<8} {purpose}" for name, (_, purpose) in COMMANDS.items())
+    return USAGE.format(commands="\n".join(lines))

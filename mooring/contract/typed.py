@@ -1,0 +1,252 @@
+"""Hyperparameters as a dataclass: every value converted and checked, every problem found reported at once."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .environment import process_variables
+from .errors import HyperparameterError
+from .hyperparameters import decode, read_hyperparameters
+from .paths import ContainerPaths
+from .secrets_mask import MASK, is_secret
+
+T = TypeVar("T")
+
+TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
+FALSE_WORDS = frozenset({"false", "no", "off", "0"})
+
+
+class _MismatchError(Exception):
+    """A value does not fit; its message is what was expected."""
+
+
+def hyperparameters(cls: type[T]) -> T:
+    """Return this job's hyperparameters as a `cls`, a dataclass. For use inside a training script.
+
+    Raises `HyperparameterError` with a line for each problem, `ConfigurationFileError` if the file is damaged.
+
+        @dataclass
+        class Settings:
+            epochs: int = 3
+            learning_rate: float = 0.1
+
+        settings = hyperparameters(Settings)
+    """
+    paths = ContainerPaths.from_variables(process_variables())
+    return parse_hyperparameters(cls, read_hyperparameters(paths).user)
+
+
+def limited(
+    default: Any, *, minimum: float | None = None, maximum: float | None = None, above: float | None = None
+) -> Any:
+    """Return a dataclass field whose value must lie in a range: at least `minimum`, at most `maximum`, over `above`."""
+    return dataclasses.field(default=default, metadata={"minimum": minimum, "maximum": maximum, "above": above})
+
+
+def parse_hyperparameters(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Return `values` as a `cls`. A dash in a name means the same as an underscore.
+
+    Raises `HyperparameterError` naming each value that does not fit, each that is missing, and each that nobody knows.
+    """
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls!r} is not a dataclass")
+    problems: list[str] = []
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    hints = typing.get_type_hints(cls)
+    taken: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            problems.append(_unknown(key, known))
+            continue
+        try:
+            taken[name] = _within(_convert(value, hints[name]), known[name].metadata)
+        except _MismatchError as mismatch:
+            problems.append(f"Hyperparameter '{key}' is {_shown(key, value)}; expected {mismatch}.")
+    for name, field in known.items():
+        is_optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if not is_optional and not any(key.replace("-", "_") == name for key in values):
+            problems.append(f"Hyperparameter '{name}' is missing; expected {_expected(hints[name])}.")
+    if problems:
+        raise HyperparameterError(problems)
+    return cls(**taken)
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known))}."
+    return f"Hyperparameter '{key}' is not known; {hint}"
+
+
+def _shown(key: str, value: Any) -> str:
+    if is_secret(key):
+        return MASK
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+# --- conversion -------------------------------------------------------------------------------------------------------
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """Return `value` as a `kind`, without losing anything of it. Raises `_MismatchError`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, kind, arguments)
+    if origin is typing.Literal:
+        return _convert_literal(value, kind, arguments)
+    if origin in (list, tuple, Sequence):
+        return _convert_items(value, kind, origin, arguments)
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise _MismatchError(_expected(kind))
+        return {_convert(key, arguments[0]): _convert(item, arguments[1]) for key, item in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _convert_nested(value, kind)
+    return _convert_plain(value, kind)
+
+
+def _convert_plain(value: Any, kind: Any) -> Any:
+    converter = CONVERTERS.get(kind)
+    if converter is not None:
+        return converter(value)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        for member in kind:
+            if value in (member.value, member.name):
+                return member
+        raise _MismatchError(_expected(kind))
+    if isinstance(kind, type) and isinstance(value, kind):
+        return value
+    raise _MismatchError(_expected(kind))
+
+
+def _to_bool(value: Any) -> bool:
+    word = str(value).lower()
+    if word in TRUE_WORDS or word in FALSE_WORDS:
+        return word in TRUE_WORDS
+    raise _MismatchError(_expected(bool))
+
+
+def _to_int(value: Any) -> int:
+    value = decode(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _MismatchError(_expected(int))
+    return value
+
+
+def _to_float(value: Any) -> float:
+    value = decode(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _MismatchError(_expected(float))
+    return float(value)
+
+
+def _to_str(value: Any) -> str:
+    # A tuner sends strings bare, so that "7" arrives as the number 7: its text is what was meant.
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise _MismatchError(_expected(str))
+
+
+CONVERTERS: dict[Any, Any] = {
+    bool: _to_bool,
+    int: _to_int,
+    float: _to_float,
+    str: _to_str,
+    Path: lambda value: Path(_to_str(value)),
+}
+
+
+def _convert_union(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
+    if type(None) in arguments and value in (None, "", "None", "null"):
+        return None
+    candidates = [argument for argument in arguments if argument is not type(None)]
+    if len(candidates) == 1:
+        return _convert(value, candidates[0])
+    exact = [argument for argument in candidates if type(value) is argument]
+    for argument in exact + [argument for argument in candidates if argument not in exact]:
+        try:
+            return _convert(value, argument)
+        except _MismatchError:
+            continue
+    raise _MismatchError(_expected(kind))
+
+
+def _convert_literal(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
+    for argument in arguments:
+        if value == argument or str(value) == str(argument):
+            return argument
+    raise _MismatchError(_expected(kind))
+
+
+def _convert_items(value: Any, kind: Any, origin: Any, arguments: tuple[Any, ...]) -> Any:
+    """Convert a list. A string of values separated by commas is one too, as the built-in algorithms take them."""
+    items = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)):
+        items = [items]
+    try:
+        converted = [_convert(item, arguments[0]) for item in items]
+    except _MismatchError as mismatch:
+        raise _MismatchError(_expected(kind)) from mismatch
+    return tuple(converted) if origin is tuple else converted
+
+
+def _convert_nested(value: Any, kind: type) -> Any:
+    if not isinstance(value, Mapping):
+        raise _MismatchError(_expected(kind))
+    try:
+        return parse_hyperparameters(kind, value)
+    except HyperparameterError as error:
+        raise _MismatchError(f"an object in which this holds: {'; '.join(error.problems)}") from error
+
+
+def _within(value: Any, rule: Mapping[str, Any]) -> Any:
+    """Return a value that lies in its range. Raises `_MismatchError`."""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    for number in numbers:
+        if not isinstance(number, (int, float)):
+            continue
+        if rule.get("minimum") is not None and not number >= rule["minimum"]:
+            raise _MismatchError(f"at least {rule['minimum']}")
+        if rule.get("maximum") is not None and not number <= rule["maximum"]:
+            raise _MismatchError(f"at most {rule['maximum']}")
+        if rule.get("above") is not None and not number > rule["above"]:
+            raise _MismatchError(f"more than {rule['above']}")
+    return value
+
+
+NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    Path: "a path",
+    type(None): "nothing",
+}
+
+
+def _expected(kind: Any) -> str:
+    """Say a type in words."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind in NAMES:
+        return NAMES[kind]
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_expected(argument) for argument in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(f'"{argument}"' for argument in arguments)
+    if origin in (list, tuple, Sequence):
+        return f"a list, each of it {_expected(arguments[0])}"
+    if origin in (dict, Mapping):
+        return "an object"
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "one of " + ", ".join(f'"{member.value}"' for member in kind)
+    return "an object" if dataclasses.is_dataclass(kind) else str(kind)

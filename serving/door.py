@@ -1,0 +1,67 @@
+"""What both HTTP lanes share: how a request becomes an invocation, and what the server says of itself."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from .http_errors import JSON_LINE
+from .invocation import Invocation
+from .settings import Limits
+
+# Headers that reach a handler: what the platform's contract names, and whatever a client prefixes with x-.
+FORWARDED = frozenset({b"content-type", b"accept"})
+INVOKE_PREFIX = b"/models/"
+INVOKE_SUFFIX = b"/invoke"
+# Characters that give a path another meaning than its bytes; such paths take the ordinary lane, which decodes them.
+SPECIAL = frozenset(b"%?#/")
+
+
+@dataclass
+class Door:
+    """The server as its HTTP lanes see it."""
+
+    invoke: Callable[[Invocation], None]
+    is_ready: Callable[[], bool]
+    limits: Limits
+    default_accept: str
+    single_model: str | None  # what /invocations means; None in multi-model mode
+    _default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    _default_lines: bytes = b""
+
+    def ping_answer(self) -> tuple[int, bytes, bytes]:
+        """Return status, header lines and body of an answer to /ping."""
+        if self.is_ready():
+            return 200, JSON_LINE, b'{"status": "Healthy"}'
+        return 503, JSON_LINE, b'{"status": "Not ready"}'
+
+    def target(self, url: bytes) -> str | None:
+        """Return the model that a POST to this raw path invokes, or None if the path needs a closer look."""
+        if url == b"/invocations":
+            return self.single_model
+        if url.startswith(INVOKE_PREFIX) and url.endswith(INVOKE_SUFFIX):
+            name = url[len(INVOKE_PREFIX) : -len(INVOKE_SUFFIX)]
+            if name and SPECIAL.isdisjoint(name):
+                return name.decode("ascii", "replace")
+        return None
+
+    def request_lines(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """Return the lines that reach the handler; an accept that accepts everything becomes the default one."""
+        lines = []
+        accepts = False
+        for name, value in headers:
+            if name not in FORWARDED and name[:2] != b"x-":
+                continue
+            if name == b"accept":
+                if not value or value == b"*/*":
+                    continue
+                accepts = True
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not accepts:
+            lines.append(b"accept: %b\r\n" % self.default_accept.encode())
+        return b"".join(lines)
+
+    def default_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Return uvicorn's default headers (the date, renewed every second) as bytes, encoded once per renewal."""
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._default_lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+        return self._default_lines

@@ -1,0 +1,145 @@
+"""What can go wrong with a model in the server, each error with its facts. Status codes are the doors' business."""
+
+from collections.abc import Sequence
+
+from mooring.contract.errors import CallerError, MooringError, PlatformError, UserCodeError
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+def in_words(size: int) -> str:
+    """Say a number of bytes in the unit a person would use."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
+
+
+class ModelNotFoundError(CallerError):
+    """No model of that name is loaded, or nothing lies where it should be loaded from."""
+
+    def __init__(self, name: str, where: str = "") -> None:
+        self.name = name
+        self.where = where
+        hint = f" Nothing lies at '{where}'." if where else " Load it first, or check the name."
+        super().__init__(f"Model not found: {name}.{hint}")
+
+
+class ModelExistsError(CallerError):
+    """A model of that name is loaded already."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"Model {name} is already registered. Unload it first to load another version.")
+
+
+class ModelPathError(CallerError):
+    """A model's path points outside the folder that models may be loaded from."""
+
+    def __init__(self, name: str, path: str, root: str) -> None:
+        self.name = name
+        self.path = path
+        super().__init__(f"Model '{name}' cannot be loaded from '{path}': models are loaded only from below '{root}'.")
+
+
+class RequestError(CallerError):
+    """The request itself cannot be understood."""
+
+
+class BodyTooLargeError(CallerError):
+    """The request body is over the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(
+            f"The request body is larger than the limit of {limit_bytes:,} bytes. "
+            "Send less, or raise the limit with SAGEMAKER_MAX_PAYLOAD_IN_MB."
+        )
+
+
+class InsufficientMemoryError(PlatformError):
+    """A model does not fit into the memory that is left, even after evicting what may be evicted."""
+
+    def __init__(self, name: str, needed: int, free: int, budget: int, in_use: int) -> None:
+        self.name = name
+        self.needed = needed
+        self.free = free
+        self.budget = budget
+        super().__init__(
+            f"Model '{name}' needs {in_words(needed)} but {in_words(max(free, 0))} of {in_words(budget)} is free, with "
+            f"{in_use} loaded that cannot make room. Unload one, retry later, or raise the budget."
+        )
+
+
+class OverloadedError(PlatformError):
+    """A model's queue is full."""
+
+    def __init__(self, name: str, waiting: int) -> None:
+        self.name = name
+        self.waiting = waiting
+        super().__init__(f"Model '{name}' has {waiting} requests waiting, which is its limit. Retry later.")
+
+
+class ModelNotReadyError(PlatformError):
+    """The model is on its way in or out, or its load failed earlier."""
+
+    def __init__(self, name: str, state: str, reason: str = "") -> None:
+        self.name = name
+        self.state = state
+        super().__init__(f"Model '{name}' is {state}{': ' + reason if reason else ''}. Retry later.")
+
+
+class ResponseTimeoutError(UserCodeError):
+    """A model did not answer in time; the process it ran in is replaced."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        self.seconds = seconds
+        super().__init__(
+            f"Model '{name}' did not answer within {seconds:g} s. "
+            "Raise SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS if it needs longer."
+        )
+
+
+class LoadTimeoutError(UserCodeError):
+    """A model did not load in time."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        self.seconds = seconds
+        super().__init__(f"Model '{name}' did not load within {seconds:g} s. Raise SAGEMAKER_STARTUP_TIMEOUT.")
+
+
+class HostDiedError(UserCodeError):
+    """The process that held a model died with the request inside, and died again when it was retried."""
+
+    def __init__(self, name: str, how: str) -> None:
+        self.name = name
+        self.how = how
+        super().__init__(f"The process that ran model '{name}' {how} while handling this request.")
+
+
+class HostOutOfMemoryError(PlatformError):
+    """The kernel killed the process that was loading or running a model."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"The process that ran model '{name}' was killed by the kernel: out of memory.")
+
+
+class PortInUseError(PlatformError):
+    """Another process listens where the server should."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
+        super().__init__(
+            f"Port {port} on {host} is already in use. Stop what listens there, or choose another with --port or "
+            "SAGEMAKER_BIND_TO_PORT."
+        )
+
+
+class RemoteError(MooringError):
+    """An error that a host reported: its class names, most specific first, and its sentence."""
+
+    def __init__(self, names: Sequence[str], message: str) -> None:
+        self.names = tuple(names)
+        super().__init__(message)

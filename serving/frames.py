@@ -1,0 +1,99 @@
+"""The wire between front door and hosts: length-prefixed frames over a Unix socket, never pickled.
+
+A frame is a 16-byte head, `meta` (header lines, or JSON for loads) and a body. `number` is the model's number on the
+way to a host and the status code on the way back. Many frames travel in one read or write; none waits for another.
+"""
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from mooring.contract.errors import MooringError
+
+# total length after the head, kind, length of meta, frame id, number; little-endian
+HEAD = struct.Struct("<IHHII")
+MAX_META_BYTES = 0xFFFF
+# Larger than any body the front door lets in by far; anything above means that the two sides are out of step.
+MAX_FRAME_BYTES = 1 << 31
+
+
+class Kind(IntEnum):
+    """What a frame asks or answers."""
+
+    INFER = 1
+    LOAD = 2
+    UNLOAD = 3
+    ANSWER = 4
+    DONE = 5
+    ERROR = 6
+
+
+class Frame(NamedTuple):
+    """One message between front door and host."""
+
+    kind: int
+    id: int
+    number: int
+    meta: bytes
+    body: bytes
+
+
+class FrameError(MooringError):
+    """The other side sent something that is no frame."""
+
+
+def encode(kind: int, frame_id: int, number: int, meta: bytes = b"", body: bytes = b"") -> bytes:
+    """Return the bytes of one frame."""
+    if len(meta) > MAX_META_BYTES:
+        raise FrameError(f"A frame's head lines are {len(meta)} bytes; the limit is {MAX_META_BYTES}.")
+    return HEAD.pack(len(meta) + len(body), kind, len(meta), frame_id, number) + meta + body
+
+
+class FrameReader:
+    """Turns a stream of bytes back into frames, keeping an unfinished one for the next read."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._wanted = HEAD.size
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Return the frames that `chunk` completes, in order. Raises `FrameError` for impossible lengths."""
+        if self._rest:
+            self._rest += chunk
+            # A large body arrives in many reads: look again only when it can be whole.
+            if len(self._rest) < self._wanted:
+                return []
+            chunk = bytes(self._rest)
+            self._rest.clear()
+        frames: list[Frame] = []
+        start, end = 0, len(chunk)
+        self._wanted = HEAD.size
+        while end - start >= HEAD.size:
+            length, kind, meta_length, frame_id, number = HEAD.unpack_from(chunk, start)
+            if length > MAX_FRAME_BYTES or meta_length > length:
+                raise FrameError(f"A frame claims {length} bytes with {meta_length} of head lines.")
+            body_start = start + HEAD.size + meta_length
+            stop = start + HEAD.size + length
+            if stop > end:
+                self._wanted = stop - start
+                break
+            frames.append(Frame(kind, frame_id, number, chunk[start + HEAD.size : body_start], chunk[body_start:stop]))
+            start = stop
+        if start < end:
+            self._rest += chunk[start:]
+        return frames
+
+
+def encode_lines(pairs: list[tuple[str, str]]) -> bytes:
+    """Encode header names and values as the lines that travel in `meta`."""
+    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("latin-1")
+
+
+def decode_lines(lines: bytes) -> list[tuple[str, str]]:
+    """Decode what `encode_lines` made."""
+    pairs = []
+    for line in lines.decode("latin-1").split("\r\n"):
+        name, separator, value = line.partition(": ")
+        if separator:
+            pairs.append((name, value))
+    return pairs

@@ -1,0 +1,47 @@
+"""Which status code and which body an error becomes. The one table of the HTTP doors; both lanes use it."""
+
+import json
+
+from mooring.contract.errors import MooringError
+
+from .errors import RemoteError
+
+# Class name -> status code and the type string that clients of the earlier servers know. The most specific class wins.
+STATUS: dict[str, tuple[int, str]] = {
+    "ModelNotFoundError": (404, "ModelNotFoundException"),
+    "ModelExistsError": (409, "ConflictStatusException"),
+    "ModelPathError": (400, "BadRequestException"),
+    "ModelFolderError": (400, "InvalidModelException"),
+    "UnsafeArchiveError": (400, "InvalidModelException"),
+    "DamagedArchiveError": (400, "InvalidModelException"),
+    "BodyTooLargeError": (413, "RequestEntityTooLargeException"),
+    "UnsupportedContentTypeError": (415, "UnsupportedMediaTypeException"),
+    "UnsupportedAcceptError": (406, "NotAcceptableException"),
+    "InsufficientMemoryError": (507, "InsufficientMemoryException"),
+    "HostOutOfMemoryError": (507, "InsufficientMemoryException"),
+    "MemoryError": (507, "InsufficientMemoryException"),
+    "OverloadedError": (503, "ServiceUnavailableException"),
+    "ModelNotReadyError": (503, "ServiceUnavailableException"),
+    "ResponseTimeoutError": (504, "ResponseTimeoutException"),
+    "CallerError": (400, "BadRequestException"),
+    "UserCodeError": (500, "InternalServerException"),
+    "PlatformError": (500, "InternalServerException"),
+}
+UNEXPECTED = (500, "InternalServerException")
+# Seconds after which a client may find a free place in the queue or a model reloaded.
+RETRY_AFTER_S = 1
+
+JSON_LINE = b"content-type: application/json\r\n"
+RETRY_LINES = JSON_LINE + b"retry-after: %d\r\n" % RETRY_AFTER_S
+
+
+def to_response(error: MooringError) -> tuple[int, bytes, bytes]:
+    """Return status code, header lines and body for an error."""
+    names = error.names if isinstance(error, RemoteError) else [kind.__name__ for kind in type(error).__mro__]
+    status, kind = next((STATUS[name] for name in names if name in STATUS), UNEXPECTED)
+    return status, RETRY_LINES if status == 503 else JSON_LINE, error_body(status, kind, str(error))
+
+
+def error_body(status: int, kind: str, message: str) -> bytes:
+    """Return the JSON body that the earlier servers sent, which clients parse."""
+    return json.dumps({"code": status, "type": kind, "message": message}).encode()

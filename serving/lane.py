@@ -1,0 +1,362 @@
+"""The express lane: the hot paths answered inside uvicorn's protocol class, with no ASGI scope, task or event.
+
+A request for a hot path is recognised in the parser's callbacks, goes to its host as a frame, and its answer is
+written from the reply's callback. It takes its turn in uvicorn's own pipeline of cycles, so answers keep their order
+whichever lane they come from. Everything else falls through to the ASGI application.
+"""
+
+from typing import Any, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from mooring.contract.errors import MooringError
+
+from .door import Door
+from .errors import BodyTooLargeError
+from .http_errors import JSON_LINE, error_body, to_response
+from .invocation import Invocation
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE_LINE = b"connection: close\r\n"
+# How long a client may go on sending a body that was refused, so that it gets to read why.
+LINGER_S = 5.0
+# Above this a body is written by itself instead of being copied behind its head.
+SEPARATE_WRITE_BYTES = 1 << 16
+
+
+class ExpressCycle(Invocation):
+    """One request and its answer in the express lane. Has the attributes that uvicorn's protocol asks of a cycle."""
+
+    __slots__ = (
+        "chunks",
+        "declared",
+        "disconnected",
+        "is_current",
+        "is_ping",
+        "keep_alive",
+        "lane",
+        "more_body",
+        "response_complete",
+        "size",
+    )
+
+    def __init__(
+        self, lane: "ExpressLane", name: str, meta: bytes, *, declared: int, keep_alive: bool, is_ping: bool
+    ) -> None:
+        super().__init__(name, meta, b"")
+        self.lane = lane
+        self.declared = declared  # bytes of body that the head announces, 0 if it does not
+        self.keep_alive = keep_alive
+        self.is_ping = is_ping
+        self.is_current = False  # whether its answer is the next one on the wire
+        self.chunks: list[bytes] = []
+        self.size = 0
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the connection is gone."""
+        return self.disconnected
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the body is, or says that it will be, over the limit."""
+        return max(self.declared, self.size) > self.lane.door.limits.max_body_bytes
+
+    @property
+    def message_event(self) -> "ExpressCycle":
+        """Stand in for the event that uvicorn sets when a connection is lost; there is nobody to wake."""
+        return self
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+    def dispatch(self) -> None:
+        """Send the complete request where it goes."""
+        if self.is_ping:
+            self.answer(*self.lane.door.ping_answer())
+            return
+        chunks = self.chunks
+        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self.chunks = []
+        self.lane.door.invoke(self)
+
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """Write the answer, unless the client is gone."""
+        self.body = b""
+        if not self.disconnected and not self.response_complete:
+            self.lane.write_answer(self, status, lines, body)
+
+    def fail(self, error: MooringError) -> None:
+        """Write the error as the table translates it."""
+        self.answer(*to_response(error))
+
+
+class _HeadTooLargeError(Exception):
+    """Raised inside a parser callback to stop parsing; never seen outside this module."""
+
+
+class ExpressLane(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with the express lane in front, and with limits on heads, bodies and idleness."""
+
+    def __init__(self, *args: Any, door: Door, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.door = door
+        self._front: ExpressCycle | RequestResponseCycle | None = None  # whose answer is next on the wire
+        self._head_bytes = 0
+        self._content_length = 0
+        self._in_head = False
+        self._body_bytes = 0
+        self._since = self.loop.time()  # when the present phase (idle, head, body) began
+        self._advancing = False
+        self._refusal: bytes | None = None  # what is still to be said before closing
+        self._lingering = False
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, unless what came before could not be understood."""
+        if self._refusal is not None:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, _HeadTooLargeError):
+                raise
+            limits = self.door.limits
+            self._refuse(
+                431,
+                "RequestHeaderFieldsTooLargeException",
+                f"The request's head is over {limits.header_bytes:,} bytes or {limits.header_count} headers.",
+            )
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "BadRequestException", "This server does not speak the protocol that Upgrade asks for.")
+        except httptools.HttpParserError:
+            self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")
+
+    def on_message_begin(self) -> None:
+        """Begin a head; the scope that uvicorn makes here is made only for requests that need one."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._head_bytes = 0
+        self._content_length = 0
+        self._in_head = True
+        self._since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target."""
+        self.url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header."""
+        name = name.lower()
+        self.headers.append((name, value))
+        self._count_head(len(name) + len(value))
+        if name == b"content-length":
+            self._content_length = int(value)  # the parser has checked that it is a number
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        limits = self.door.limits
+        if self._head_bytes > limits.header_bytes or len(self.headers) > limits.header_count:
+            raise _HeadTooLargeError
+
+    def on_headers_complete(self) -> None:
+        """Choose the lane."""
+        self._in_head = False
+        self._body_bytes = 0
+        method = self.parser.get_method()
+        is_ping = method == b"GET" and self.url == b"/ping"
+        name = self.door.target(self.url) if method == b"POST" else None
+        if (name is None and not is_ping and self._content_length <= self.door.limits.max_body_bytes) or (
+            self.parser.should_upgrade()
+        ):
+            self._begin_asgi()
+            return
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        meta = b"" if is_ping else self.door.request_lines(self.headers)
+        cycle = ExpressCycle(
+            self, name or "", meta, declared=self._content_length, keep_alive=keep_alive, is_ping=is_ping
+        )
+        self.cycle = cast("RequestResponseCycle", cycle)
+        if self._front is None or self._front.response_complete:
+            self._begin_express(cycle)
+        else:
+            # Answers keep the order of requests: this one waits for its turn, and no more are read meanwhile.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _begin_asgi(self) -> None:
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # makes the scope, and empties what it is made from
+        self.url, self.expect_100_continue = url, expect
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin the request whose turn it is, in its own lane. uvicorn calls this for every cycle of its pipeline."""
+        if isinstance(cycle, ExpressCycle):
+            self._begin_express(cycle)
+            return
+        self._front = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _begin_express(self, cycle: ExpressCycle) -> None:
+        self._front = cycle
+        cycle.is_current = True
+        # Judged before the body is read, and before a client that asks first is told to send it.
+        if cycle.is_too_large:
+            self._refuse_body(cycle)
+        elif not cycle.more_body:
+            cycle.dispatch()
+        elif self.expect_100_continue and self.cycle is cycle:
+            self.transport.write(CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Collect a piece of the body."""
+        self._body_bytes += len(body)
+        cycle = self.cycle
+        if not isinstance(cycle, ExpressCycle):
+            super().on_body(body)
+            return
+        if cycle.response_complete:
+            return  # refused: read and dropped, so that the client gets to read the answer
+        cycle.size += len(body)
+        if not cycle.is_too_large:
+            cycle.chunks.append(body)
+        elif cycle.is_current:
+            self._refuse_body(cycle)
+
+    def on_message_complete(self) -> None:
+        """Dispatch the request if it is its turn."""
+        cycle = self.cycle
+        if self._lingering:
+            self.transport.close()
+        elif not isinstance(cycle, ExpressCycle):
+            super().on_message_complete()
+        else:
+            cycle.more_body = False
+            if cycle.is_current and not cycle.response_complete:
+                cycle.dispatch()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def write_answer(self, cycle: ExpressCycle, status: int, lines: bytes, body: bytes) -> None:
+        """Write a complete answer and let the next request of the connection have its turn."""
+        self._write(status, lines, body, keep_alive=cycle.keep_alive)
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _write(self, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
+        head = b"%b%b%bcontent-length: %d\r\n%b\r\n" % (
+            STATUS_LINE[status],
+            self.door.default_lines(self.server_state.default_headers),
+            lines,
+            len(body),
+            b"" if keep_alive else CLOSE_LINE,
+        )
+        if len(body) > SEPARATE_WRITE_BYTES:
+            self.transport.writelines((head, body))
+        else:
+            self.transport.write(head + body)
+
+    def on_response_complete(self) -> None:
+        """Give the next request in the pipeline its turn. Both lanes come through here."""
+        self.server_state.total_requests += 1
+        if self._advancing or self.transport.is_closing():
+            return
+        self._advancing = True  # an answer given at once comes back here: loop, do not recurse
+        while self.pipeline and self._front is not None and self._front.response_complete:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        self._advancing = False
+        if self.pipeline or self.transport.is_closing():
+            return
+        self._since = self.loop.time()
+        if self._front is not None and self._front.response_complete and self._refusal is not None:
+            self._say_refusal()
+        elif not self.flow.write_paused:
+            self.flow.resume_reading()
+
+    def _refuse_body(self, cycle: ExpressCycle) -> None:
+        """Answer 413 at once, then drop what the client still sends: a reset would take the answer with it."""
+        self._write(*to_response(BodyTooLargeError(self.door.limits.max_body_bytes)), keep_alive=False)
+        cycle.response_complete = True
+        self._lingering = True
+        self._since = self.loop.time()
+        self.flow.resume_reading()
+
+    def _refuse(self, status: int, kind: str, message: str) -> None:
+        """Say what was wrong with bytes that are no request, after the answers that come first, and close."""
+        body = error_body(status, kind, message)
+        head = b"%b%bcontent-length: %d\r\n%b\r\n" % (STATUS_LINE[status], JSON_LINE, len(body), CLOSE_LINE)
+        self._refusal = head + body
+        self.flow.pause_reading()
+        if self._front is None or self._front.response_complete:
+            self._say_refusal()
+
+    def _say_refusal(self) -> None:
+        self.transport.write(self._refusal or b"")
+        self.transport.close()
+
+    # --- watching ---------------------------------------------------------------------------------------------------
+
+    def check_time(self, now: float) -> None:
+        """Close the connection if its client idles, dawdles or does not read. Called about once a second."""
+        limits = self.door.limits
+        elapsed = now - self._since
+        if self.transport.is_closing():
+            if elapsed > limits.response_seconds:
+                self.transport.abort()  # closed long ago, but the client does not take what is left
+        elif self._lingering:
+            if elapsed > LINGER_S:
+                self.transport.close()
+        elif self._in_head:
+            if elapsed > limits.header_seconds:
+                self._refuse(408, "RequestTimeoutException", f"No complete head came in {limits.header_seconds:g} s.")
+        elif self._front is not None and not self._front.response_complete:
+            self._check_body(elapsed)
+        elif elapsed > limits.keep_alive_seconds:
+            self.transport.close()
+
+    def _check_body(self, elapsed: float) -> None:
+        """Refuse a body that trickles in. A request that is complete is the catalog's to watch."""
+        limits = self.door.limits
+        is_slow = elapsed > limits.header_seconds and self._body_bytes < elapsed * limits.body_bytes_per_second
+        if not is_slow or self._front is not self.cycle or not self.cycle.more_body:
+            return
+        if isinstance(self.cycle, ExpressCycle):
+            self.cycle.keep_alive = False
+            message = f"The body came at less than {limits.body_bytes_per_second:,} bytes per second."
+            self.cycle.answer(408, JSON_LINE, error_body(408, "RequestTimeoutException", message))
+        else:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on, unless requests are waiting for their turn."""
+        super().resume_writing()
+        if not self.pipeline and self._refusal is None:
+            self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of what waits; requests already in a host are let finish, and their answers dropped."""
+        for cycle, _ in self.pipeline:
+            cycle.disconnected = True
+        self.pipeline.clear()
+        if self._front is not None:
+            self._front.disconnected = True
+        super().connection_lost(exc)

@@ -1,0 +1,71 @@
+"""Where models are found: under the platform's folder, in a repository of folders and archives, or one given path."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mooring.artifact.archive import extract
+
+from .errors import ModelNotFoundError, ModelPathError
+
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".mar", ".zip")
+
+
+def model_name(path: Path) -> str:
+    """Return the name of the model in a folder or archive: its file name without the archive's suffix."""
+    for suffix in ARCHIVE_SUFFIXES:
+        if path.name.endswith(suffix) and path.is_file():
+            return path.name.removesuffix(suffix)
+    return path.name
+
+
+@dataclass
+class Unpacker:
+    """Gives the folder of a model, unpacking an archive once per version of it into a folder of its own."""
+
+    cache: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mooring-models-")))
+
+    def folder(self, path: Path) -> Path:
+        """Return `path` itself if it is a folder, else the folder its archive was unpacked to.
+
+        Raises `UnsafeArchiveError` or `DamagedArchiveError`.
+        """
+        if path.is_dir():
+            return path
+        facts = path.stat()
+        version = f"{path.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
+        target = self.cache / hashlib.sha256(os.fsencode(version)).hexdigest()[:32]
+        if not target.exists():
+            extract(path, target)
+        return target
+
+    def close(self) -> None:
+        """Delete what was unpacked."""
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A folder that models are loaded from, and from nowhere else: links that leave it are refused."""
+
+    root: Path
+
+    def find(self, name: str) -> Path:
+        """Return the folder or archive of a model. Raises `ModelNotFoundError`."""
+        if name and "/" not in name and not name.startswith("."):
+            for candidate in (self.root / name, *(self.root / f"{name}{suffix}" for suffix in ARCHIVE_SUFFIXES)):
+                if candidate.exists():
+                    return self.resolve(name, str(candidate))
+        raise ModelNotFoundError(name)
+
+    def resolve(self, name: str, url: str) -> Path:
+        """Return the path behind a model's url. Raises `ModelPathError` outside the root, `ModelNotFoundError`."""
+        path = Path(os.path.realpath(url))
+        if not path.is_relative_to(os.path.realpath(self.root)):
+            raise ModelPathError(name, url, str(self.root))
+        if not path.exists():
+            raise ModelNotFoundError(name, url)
+        return path

@@ -1,0 +1,120 @@
+"""Who may be in memory: records of models, their bytes and leases, and who makes room for whom. No I/O, no clock."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from .errors import MIB, InsufficientMemoryError, ModelExistsError
+from .lifecycle import State, move
+
+# Before anything was measured: onnxruntime holds about the weights, and half again for prepacked copies.
+FIRST_FACTOR = 1.5
+# A session of the smallest model still costs this much.
+LEAST_BYTES = MIB // 4
+# Weight of the newest measurement in the factor that is learnt.
+LEARNING_RATE = 0.3
+
+
+class Eviction(Enum):
+    """Who makes room when memory is short."""
+
+    PLATFORM = "platform"  # we answer "no room" and the platform unloads
+    LRU = "lru"  # the least recently used idle model goes
+
+
+@dataclass(slots=True)
+class ModelRecord:
+    """What residency knows of one model. A model with leases has requests inside and stays."""
+
+    number: int
+    name: str
+    url: str
+    path: Path
+    kind: str
+    artifact_bytes: int
+    bytes: int
+    state: State = State.QUEUED
+    reason: str = ""
+    is_pinned: bool = False
+    leases: int = 0
+    hits: int = 0
+    deaths: int = 0
+    last_used: float = 0.0
+
+    def enter(self, state: State, reason: str = "") -> None:
+        """Move to another state. Raises `IllegalMoveError` if the present one does not lead there."""
+        self.state = move(self.name, self.state, state)
+        self.reason = reason
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the model may be taken out of memory now."""
+        return self.state is State.READY and self.leases == 0 and not self.is_pinned
+
+
+@dataclass
+class ResidencyTable:
+    """The models that hold or are promised memory, within a budget of bytes."""
+
+    budget: int
+    eviction: Eviction = Eviction.PLATFORM
+    records: dict[str, ModelRecord] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
+    _next_number: int = 1
+
+    @property
+    def used(self) -> int:
+        """Bytes held or promised."""
+        return sum(record.bytes for record in self.records.values())
+
+    def estimate(self, kind: str, artifact_bytes: int) -> int:
+        """Return the bytes a model will probably need, by what models of its kind have needed."""
+        return max(LEAST_BYTES, int(artifact_bytes * self.factors.get(kind, FIRST_FACTOR)))
+
+    def admit(
+        self, name: str, *, url: str, path: Path, kind: str, artifact_bytes: int, available: int, now: float
+    ) -> tuple[ModelRecord, list[ModelRecord]]:
+        """Promise memory to a model, and return its record and the idle models that must go first.
+
+        `available` is what the machine could still give, whatever the budget says. Raises `ModelExistsError`, and
+        `InsufficientMemoryError` when even evicting every idle model would not make room.
+        """
+        if name in self.records:
+            raise ModelExistsError(name)
+        needed = self.estimate(kind, artifact_bytes)
+        free = min(self.budget - self.used, available)
+        victims = self._victims(needed - free)
+        if free + sum(victim.bytes for victim in victims) < needed:
+            raise InsufficientMemoryError(name, needed, free, self.budget, len(self.records))
+        record = ModelRecord(self._next_number, name, url, path, kind, artifact_bytes, needed, last_used=now)
+        self._next_number += 1
+        self.records[name] = record
+        return record, victims
+
+    def _victims(self, missing: int) -> list[ModelRecord]:
+        """Return the least recently used idle models whose going frees `missing` bytes, or as near as possible."""
+        victims: list[ModelRecord] = []
+        if self.eviction is not Eviction.LRU:
+            return victims
+        for record in sorted(self._idle(), key=lambda record: record.last_used):
+            if missing <= 0:
+                break
+            victims.append(record)
+            missing -= record.bytes
+        return victims
+
+    def _idle(self) -> Iterable[ModelRecord]:
+        return (record for record in self.records.values() if record.is_idle)
+
+    def measured(self, record: ModelRecord, measured_bytes: int) -> None:
+        """Correct a record by what its load really took, and learn from it for the next of its kind."""
+        if record.artifact_bytes >= MIB:  # smaller ones are all overhead and would teach nonsense
+            factor = measured_bytes / record.artifact_bytes
+            known = self.factors.get(record.kind, factor)
+            self.factors[record.kind] = known + LEARNING_RATE * (factor - known)
+        record.bytes = max(LEAST_BYTES, measured_bytes)
+
+    def remove(self, record: ModelRecord) -> None:
+        """Forget a model and take back its bytes."""
+        self.records.pop(record.name, None)

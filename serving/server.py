@@ -1,0 +1,178 @@
+"""The server as a whole: start, serve, drain, stop. It owns the socket, the signals, the pool and the exit code."""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+
+from mooring.contract.errors import MooringError
+from mooring.contract.resources import memory_available_bytes, memory_limit_bytes
+from mooring.handler.resolve import choose_handler
+
+from .app import create_app
+from .catalog import ModelCatalog
+from .door import Door
+from .invocation import Invocation
+from .lane import ExpressLane
+from .lifecycle import State
+from .model_paths import ModelPaths
+from .on_demand import OnDemand
+from .pool import HostPool
+from .repository import Repository, Unpacker
+from .residency import ResidencyTable
+from .settings import RESERVE_BYTES, SHUTDOWN_DRAIN_S, Mode, ServerSettings
+
+logger = logging.getLogger(__name__)
+
+SINGLE_MODEL = "model"
+CHECK_TIME_S = 1.0
+BACKLOG = 2048
+PR_SET_CHILD_SUBREAPER = 36
+# A container of the smallest useful size still gets this much for models.
+LEAST_BUDGET_BYTES = 64 << 20
+
+
+def serve(settings: ServerSettings, variables: Mapping[str, str], listener: socket.socket, pool: HostPool) -> int:
+    """Serve on a bound socket until SIGTERM or SIGINT, and return the exit code: 0 after a drain, 1 without a model."""
+    # Hosts of a zygote that died become ours to reap.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    server = Server(settings, variables, pool)
+    server.run(sockets=[listener])
+    return server.exit_code
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server with the express lane, models, and an exit code of its own."""
+
+    def __init__(self, settings: ServerSettings, variables: Mapping[str, str], pool: HostPool) -> None:
+        self._settings = settings
+        self._variables = variables
+        self._pool = pool
+        self._unpacker = Unpacker()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._catalog: ModelCatalog
+        self._door: Door
+        self.exit_code = 0
+        super().__init__(
+            uvicorn.Config(
+                app=self._missing_app,  # made in startup, on the running loop
+                http=cast("type[asyncio.Protocol]", self._protocol),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=SHUTDOWN_DRAIN_S,
+            )
+        )
+
+    async def _missing_app(self, *_: Any) -> None:
+        raise AssertionError("the application is made before the first connection is accepted")
+
+    def _protocol(self, **arguments: Any) -> ExpressLane:
+        return ExpressLane(door=self._door, **arguments)
+
+    # --- start ------------------------------------------------------------------------------------------------------
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Make everything that needs the loop, then accept connections, then load the one model if there is one."""
+        settings, pool = self._settings, self._pool
+        pool.attach()
+        budget = settings.budget_bytes or max(LEAST_BUDGET_BYTES, memory_limit_bytes() - RESERVE_BYTES)
+        self._catalog = ModelCatalog(
+            ResidencyTable(budget, settings.eviction),
+            pool,
+            settings.limits,
+            choose=partial(choose_handler, variables=self._variables),
+            available_bytes=memory_available_bytes,
+        )
+        paths = ModelPaths(Repository(settings.root), self._unpacker)
+        self._door = Door(
+            invoke=self._invoker(paths),
+            is_ready=self._is_ready,
+            limits=settings.limits,
+            default_accept=settings.default_accept,
+            single_model=SINGLE_MODEL if settings.mode is Mode.SINGLE else None,
+        )
+        self.config.loaded_app = create_app(self._door, self._catalog, paths)
+        self._catalog.start()
+        await super().startup(sockets)
+        self._spawn(self._watch_connections())
+        logger.info("Listening on %s:%d (%s).", settings.host, settings.port, settings.mode.value)
+        if settings.mode is Mode.SINGLE:
+            self._spawn(self._load_single())
+
+    def _invoker(self, paths: ModelPaths) -> Callable[[Invocation], None]:
+        if self._settings.mode is Mode.REPOSITORY:
+            return OnDemand(self._catalog, paths).invoke
+        return self._catalog.invoke
+
+    def _is_ready(self) -> bool:
+        """Whether a request sent now would be answered: hosts can be started, and the one model is loaded."""
+        if self._settings.mode is not Mode.SINGLE:
+            return self._pool.is_ready
+        return self._catalog.state(SINGLE_MODEL) is State.READY
+
+    async def _load_single(self) -> None:
+        try:
+            folder = await asyncio.to_thread(self._unpacker.folder, self._settings.root)
+            await self._catalog.load(SINGLE_MODEL, folder, url=str(self._settings.root))
+        except (MooringError, OSError) as error:
+            logger.error("The model cannot be served: %s", error)
+            self.exit_code = 1
+            self.should_exit = True
+
+    async def _watch_connections(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_TIME_S)
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, ExpressLane):
+                    connection.check_time(now)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- stop -------------------------------------------------------------------------------------------------------
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, let requests finish, then end every process."""
+        logger.info("Stopping: requests under way have %d s.", SHUTDOWN_DRAIN_S)
+        await super().shutdown(sockets)
+        for task in self._tasks:
+            task.cancel()
+        self._catalog.close()
+        await self._pool.close()
+        self._unpacker.close()
+        logger.info("Stopped.")
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT begin the shutdown, and the exit code stay ours: uvicorn would raise them again."""
+        signals = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; at the second signal stop at once."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        logger.info("%s received (pid %d).", signal.Signals(sig).name, os.getpid())

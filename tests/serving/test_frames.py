@@ -1,0 +1,53 @@
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mooring.serving import frames
+from mooring.serving.frames import Frame, FrameError, FrameReader, Kind, decode_lines, encode, encode_lines
+
+FRAMES = st.lists(
+    st.builds(
+        Frame,
+        kind=st.sampled_from([int(kind) for kind in Kind]),
+        id=st.integers(0, 2**32 - 1),
+        number=st.integers(0, 2**32 - 1),
+        meta=st.binary(max_size=64),
+        body=st.binary(max_size=300),
+    ),
+    max_size=6,
+)
+
+
+@given(FRAMES, st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_frames_survive_any_cutting_of_the_stream(sent: list[Frame], cuts: list[int]) -> None:
+    stream = b"".join(encode(*frame) for frame in sent)
+    reader = FrameReader()
+    received: list[Frame] = []
+    position = 0
+    for cut in cuts:
+        received += reader.feed(stream[position : position + cut])
+        position += cut
+    received += reader.feed(stream[position:])
+    assert received == sent
+
+
+def test_impossible_length_is_an_error() -> None:
+    with pytest.raises(FrameError, match="claims"):
+        FrameReader().feed(struct.pack("<IHHII", frames.MAX_FRAME_BYTES + 1, 1, 0, 1, 1))
+
+
+def test_head_lines_longer_than_the_frame_are_an_error() -> None:
+    with pytest.raises(FrameError):
+        FrameReader().feed(struct.pack("<IHHII", 3, 1, 4, 1, 1))
+
+
+def test_head_lines_over_the_limit_are_refused_before_they_are_sent() -> None:
+    with pytest.raises(FrameError, match="65535"):
+        encode(Kind.INFER, 1, 1, b"x" * 65536)
+
+
+def test_header_lines_come_back_as_they_went() -> None:
+    pairs = [("content-type", "text/csv; charset=utf-8"), ("x-amzn-sagemaker-custom-attributes", "a: b, c=ü")]
+    assert decode_lines(encode_lines(pairs)) == pairs

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mooring.serving.errors import MIB, InsufficientMemoryError, ModelExistsError
+from mooring.serving.lifecycle import State
+from mooring.serving.residency import Eviction, ModelRecord, ResidencyTable
+
+PLENTY = 1 << 40
+
+
+def admit(table: ResidencyTable, name: str, size: int, now: float = 0.0, available: int = PLENTY) -> list[str]:
+    record, victims = table.admit(
+        name, url=name, path=Path(name), kind="onnx", artifact_bytes=size, available=available, now=now
+    )
+    record.enter(State.LOADING)
+    record.enter(State.READY)
+    table.measured(record, size)
+    for victim in victims:
+        victim.enter(State.DRAINING)
+        table.remove(victim)
+    return [victim.name for victim in victims]
+
+
+def lru(budget: int) -> ResidencyTable:
+    table = ResidencyTable(budget, Eviction.LRU)
+    table.factors["onnx"] = 1.0
+    return table
+
+
+def test_model_loaded_twice_is_refused() -> None:
+    table = lru(100 * MIB)
+    admit(table, "a", 10 * MIB)
+    with pytest.raises(ModelExistsError):
+        admit(table, "a", 10 * MIB)
+
+
+def test_least_recently_used_model_makes_room() -> None:
+    table = lru(100 * MIB)
+    for now, name in enumerate(["a", "b", "c"]):
+        admit(table, name, 30 * MIB, now=now)
+    table.records["a"].last_used = 10
+    assert admit(table, "d", 30 * MIB, now=11) == ["b"]
+
+
+def test_model_in_use_is_not_evicted() -> None:
+    table = lru(100 * MIB)
+    admit(table, "busy", 60 * MIB, now=0)
+    table.records["busy"].leases = 1
+    admit(table, "idle", 30 * MIB, now=1)
+    assert admit(table, "new", 30 * MIB, now=2) == ["idle"]
+
+
+def test_pinned_model_is_not_evicted() -> None:
+    table = lru(100 * MIB)
+    admit(table, "pinned", 90 * MIB)
+    table.records["pinned"].is_pinned = True
+    with pytest.raises(InsufficientMemoryError):
+        admit(table, "new", 30 * MIB)
+
+
+def test_nothing_is_evicted_where_it_would_not_be_enough() -> None:
+    table = lru(100 * MIB)
+    admit(table, "a", 30 * MIB)
+    with pytest.raises(InsufficientMemoryError):
+        admit(table, "huge", 200 * MIB)
+    assert list(table.records) == ["a"]
+
+
+def test_under_the_platform_nothing_is_evicted() -> None:
+    table = ResidencyTable(100 * MIB)
+    admit(table, "a", 60 * MIB)
+    with pytest.raises(InsufficientMemoryError, match=r"needs 60\.0 MiB but 40\.0 MiB of 100\.0 MiB is free"):
+        admit(table, "b", 60 * MIB)
+
+
+def test_machine_without_memory_refuses_although_the_budget_would_allow() -> None:
+    with pytest.raises(InsufficientMemoryError):
+        admit(lru(PLENTY), "a", 10 * MIB, available=5 * MIB)
+
+
+def test_estimate_follows_what_models_of_the_kind_needed() -> None:
+    table = ResidencyTable(PLENTY)
+    for index in range(20):
+        record, _ = table.admit(
+            f"m{index}", url="", path=Path(), kind="onnx", artifact_bytes=10 * MIB, available=PLENTY, now=0
+        )
+        table.measured(record, 30 * MIB)
+    assert 29 * MIB < table.estimate("onnx", 10 * MIB) <= 30 * MIB
+
+
+def test_small_models_teach_nothing() -> None:
+    table = ResidencyTable(PLENTY)
+    record, _ = table.admit("tiny", url="", path=Path(), kind="onnx", artifact_bytes=100, available=PLENTY, now=0)
+    table.measured(record, 10 * MIB)
+    assert table.factors == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 120), st.booleans()), max_size=60))
+def test_the_budget_holds_whatever_is_asked(asked: list[tuple[str, int, bool]]) -> None:
+    """Random loads with random leases: used bytes never pass the budget, leased models never leave."""
+    table = lru(200 * MIB)
+    for now, (name, size, is_leased) in enumerate(asked):
+        leased = {record.name for record in table.records.values() if record.leases}
+        try:
+            admit(table, name, size * MIB, now=now)
+        except InsufficientMemoryError:
+            continue
+        except ModelExistsError:
+            table.records[name].leases = int(is_leased)
+            continue
+        assert leased <= set(table.records)
+        assert table.used <= table.budget
+
+
+def test_record_is_idle_only_when_ready_and_unleased() -> None:
+    record = ModelRecord(1, "m", "", Path(), "onnx", 1, 1)
+    assert not record.is_idle
+    record.enter(State.LOADING)
+    record.enter(State.READY)
+    assert record.is_idle
+    record.leases = 1
+    assert not record.is_idle

@@ -1,0 +1,176 @@
+"""Real servers for the tests: processes with sockets and signals."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+START_TIMEOUT_S = 30.0
+
+# What `serve` does, with limits a test would not want to wait for.
+PROGRAM = """
+import json, logging, os, sys
+from pathlib import Path
+from mooring.serving.pool import make_pool
+from mooring.serving.residency import Eviction
+from mooring.serving.server import serve
+from mooring.serving.settings import Limits, Mode, ServerSettings
+from mooring.serving.socket_binding import bind
+given = json.loads(sys.argv[1])
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+settings = ServerSettings(
+    mode=Mode(given["mode"]), root=Path(given["root"]), host="127.0.0.1", port=given["port"],
+    eviction=Eviction(given["eviction"]), budget_bytes=given["budget"], limits=Limits(**given["limits"]),
+)
+listener = bind(settings.host, settings.port)
+pool = make_pool(dict(os.environ))
+pool.start()
+sys.exit(serve(settings, dict(os.environ), listener, pool))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class RunningServer:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    def load(self, name: str, url: Path) -> httpx.Response:
+        return self.client.post("/models", json={"model_name": name, "url": str(url)})
+
+    def invoke(self, name: str, value: Any, **headers: str) -> httpx.Response:
+        return self.client.post(
+            f"/models/{name}/invoke", content=json.dumps(value), headers={"content-type": "application/json"} | headers
+        )
+
+    def raw(self, request: bytes) -> bytes:
+        """Send bytes and read until the server closes."""
+        with self.connect() as connection, sending(connection, request):
+            return read_all(connection)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def hosts(self) -> list[psutil.Process]:
+        """The host processes: grandchildren, by way of the zygote."""
+        return [child for zygote in psutil.Process(self.process.pid).children() for child in zygote.children()]
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 40) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+    def wait_until_healthy(self) -> None:
+        wait_until(lambda: self.process.poll() is not None or self.ping_status() == 200, START_TIMEOUT_S)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def ping_status(self) -> int:
+        """The status of /ping, 0 where nobody listens."""
+        try:
+            return self.client.get("/ping").status_code
+        except httpx.TransportError:
+            return 0
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
+
+
+@contextmanager
+def sending(connection: socket.socket, stream: bytes) -> Iterator[None]:
+    """Send from a thread while the block reads, so that neither side waits for the other."""
+
+    def send() -> None:
+        with suppress(ConnectionError):  # the server may have heard enough
+            connection.sendall(stream)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    thread.join()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+class Servers:
+    """Starts servers, and ends what is still running when the test session does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[RunningServer] = []
+
+    def __call__(
+        self,
+        root: Path,
+        mode: str = "multi",
+        *,
+        eviction: str = "platform",
+        budget: int | None = None,
+        healthy: bool = True,
+        variables: dict[str, str] | None = None,
+        **limits: Any,
+    ) -> RunningServer:
+        port = free_port()
+        log = self._folder / f"server-{port}.log"
+        given = {
+            "mode": mode,
+            "root": str(root),
+            "port": port,
+            "eviction": eviction,
+            "budget": budget,
+            "limits": limits,
+        }
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, json.dumps(given)],
+                stderr=output,
+                stdout=output,
+                text=True,
+                env=os.environ | (variables or {}),
+            )
+        server = RunningServer(process, port, log)
+        self._running.append(server)
+        if healthy:
+            server.wait_until_healthy()
+        return server
+
+    def close(self) -> None:
+        for server in self._running:
+            server.client.close()
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()

@@ -1,0 +1,1 @@
+"""Training: the launcher, the process group, data positions and checkpoints."""

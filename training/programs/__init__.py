@@ -1,0 +1,1 @@
+"""Ready-made training programs, which are also the reference for writing one."""
