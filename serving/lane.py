@@ -216,7 +216,7 @@ class ExpressLane(HttpToolsProtocol):
             self._refuse_body(cycle)
         elif not cycle.more_body:
             cycle.dispatch()
-        elif self.expect_100_continue and self.cycle is cycle:
+        elif self.expect_100_continue:  # its body comes next, so the head read last is its own
             self.transport.write(CONTINUE)
 
     def on_body(self, body: bytes) -> None:

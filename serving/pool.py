@@ -21,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 # How long the exit status of a host may lag behind its closed socket.
 EXIT_STATUS_WAIT_S = 5.0
+# Waits before a zygote is started again, and how many failures in a row mean that it will never work.
+FIRST_RESTART_WAIT_S = 0.1
+LONGEST_RESTART_WAIT_S = 10.0
+HOPELESS_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class HostPool:
         self.on_death: Callable[[HostDeath], None]
         self._life, self._life_end = os.pipe()
         self._folder = Path(tempfile.mkdtemp(prefix="mooring-"))
-        self._zygote = ZygoteLink(variables, self._life, self._on_exit)
+        self._zygote = self._new_zygote()
+        self._was_ready = False
+        self._failed_starts = 0
 
     def start(self) -> None:
         """Start the zygote; its imports go on while the caller does other things. May run before the event loop."""
@@ -58,13 +64,33 @@ class HostPool:
     def attach(self) -> None:
         """Begin to listen to the zygote, and to reap. Call it on the running event loop."""
         loop = asyncio.get_running_loop()
-        self._zygote.attach(loop)
-        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._zygote.listen()
+        # Not the loop's own handler: uvloop keeps SIGCHLD for subprocesses, which this process never uses.
+        signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
+
+    def _new_zygote(self) -> ZygoteLink:
+        return ZygoteLink(self._variables, self._life, self._on_exit, self._on_zygote_end)
 
     @property
     def is_ready(self) -> bool:
-        """Whether hosts can be started."""
-        return self._zygote.is_ready
+        """Whether hosts can be started. A zygote that died once is replaced in the time a host would take anyway."""
+        self._was_ready = self._was_ready or self._zygote.is_ready
+        return self._was_ready and self._failed_starts < HOPELESS_STARTS
+
+    def _on_zygote_end(self) -> None:
+        """Start another zygote, later and later if they keep ending before they are ready."""
+        if self._is_closing:
+            return
+        self._failed_starts = 0 if self._zygote.is_ready else self._failed_starts + 1
+        delay = min(LONGEST_RESTART_WAIT_S, FIRST_RESTART_WAIT_S * 2**self._failed_starts)
+        logger.warning("The zygote (pid %d) has ended; another is started in %.1f s.", self._zygote.pid, delay)
+        self._zygote = self._new_zygote()
+        asyncio.get_running_loop().call_later(delay, self._start_zygote)
+
+    def _start_zygote(self) -> None:
+        if not self._is_closing:
+            self._zygote.start()
+            self._zygote.listen()
 
     @property
     def pids(self) -> list[int]:
@@ -86,10 +112,6 @@ class HostPool:
         return link
 
     async def _start_host(self, *, is_shared: bool) -> HostLink:
-        if not self._zygote.is_open:
-            self._zygote = ZygoteLink(self._variables, self._life, self._on_exit)
-            self._zygote.start()
-            self._zygote.attach(asyncio.get_running_loop())
         self._hosts_started += 1
         address = self._folder / f"host-{self._hosts_started}"
 
@@ -180,7 +202,7 @@ class HostPool:
         self._zygote.close()
         os.close(self._life_end)  # whoever has not ended by now reads end-of-file here
         os.close(self._life)
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

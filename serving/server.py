@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
             )
         )
 
-    async def _missing_app(self, *_: Any) -> None:
+    async def _missing_app(self, scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("the application is made before the first connection is accepted")
 
     def _protocol(self, **arguments: Any) -> ExpressLane:

@@ -39,19 +39,26 @@ class ZygoteDiedError(OSError):
 class ZygoteLink:
     """A zygote. `life` is the read end of the pipe that tells it and its hosts that the front door has ended.
 
-    `on_exit(pid, wait_status)` is called for each of its children that ends.
+    `on_exit(pid, wait_status)` is called for each of its children that ends, `on_end()` when it ends itself.
     """
 
-    def __init__(self, variables: Mapping[str, str], life: int, on_exit: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        life: int,
+        on_exit: Callable[[int, int], None],
+        on_end: Callable[[], None],
+    ) -> None:
         self._variables = {**HOST_VARIABLES, **variables}
         self._life = life
         self._on_exit = on_exit
+        self._on_end = on_end
         self._tickets = itertools.count(1)
         self._forks: dict[int, tuple[asyncio.Future[HostLink], Callable[[int], HostLink]]] = {}
         self.pid = 0
+        self.is_ready = False  # whether it has imported what it imports
         self._control: socket.socket | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready: asyncio.Future[None] | None = None
+        self._settled = asyncio.Event()  # set when it is ready, or will never be
 
     def start(self) -> None:
         """Execute the zygote; returns at once."""
@@ -65,30 +72,21 @@ class ZygoteLink:
         ours.setblocking(False)
         self._control = ours
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to listen to the zygote on the running loop."""
+    def listen(self) -> None:
+        """Begin to listen to the started zygote, on the running loop."""
         assert self._control is not None
-        self._loop = loop
-        self._ready = loop.create_future()
-        loop.add_reader(self._control.fileno(), self._on_packet)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the zygote has imported what it imports."""
-        return self._ready is not None and self._ready.done() and not self._ready.exception()
+        asyncio.get_running_loop().add_reader(self._control.fileno(), self._on_packet)
 
     async def fork(self, address: Path, threads: int, born: Callable[[int], HostLink]) -> HostLink:
         """Fork a host that listens on `address`, and return what `born(pid)` makes of it. Raises `ZygoteDiedError`.
 
         `born` runs before any later news of that pid is read, so an early death is never missed.
         """
-        assert self._ready is not None
-        assert self._loop is not None
-        await asyncio.shield(self._ready)
+        await self._settled.wait()
         if self._control is None:
-            raise ZygoteDiedError("the zygote has ended")
+            raise ZygoteDiedError("the zygote ended before it could start a host")
         ticket = next(self._tickets)
-        future: asyncio.Future[HostLink] = self._loop.create_future()
+        future: asyncio.Future[HostLink] = asyncio.get_running_loop().create_future()
         self._forks[ticket] = (future, born)
         self._control.send(json.dumps({"ticket": ticket, "address": str(address), "threads": threads}).encode())
         return await future
@@ -107,8 +105,9 @@ class ZygoteLink:
         self._on_event(json.loads(packet))
 
     def _on_event(self, event: dict[str, Any]) -> None:
-        if event["event"] == "ready" and self._ready is not None:
-            self._ready.set_result(None)
+        if event["event"] == "ready":
+            self.is_ready = True
+            self._settled.set()
         elif event["event"] == "forked":
             future, born = self._forks.pop(event["ticket"])
             link = born(event["pid"])
@@ -119,26 +118,18 @@ class ZygoteLink:
 
     def _fail(self) -> None:
         """Tell everyone who waits for the zygote that it has ended."""
-        logger.warning("The zygote (pid %d) has ended; another is started when a host is needed.", self.pid)
         self.close()
+        self._settled.set()
         error = ZygoteDiedError("the zygote ended while a host was being started")
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(error)
-            self._ready.exception()  # whoever waits gets it; nobody waiting is no fault
         for future, _ in self._forks.values():
             if not future.done():
                 future.set_exception(error)
         self._forks.clear()
+        self._on_end()
 
     def close(self) -> None:
         """Stop listening; the zygote then ends by itself, and its hosts live on until the front door ends."""
         if self._control is not None:
-            if self._loop is not None:
-                self._loop.remove_reader(self._control.fileno())
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
             self._control.close()
             self._control = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether hosts can still be asked of it."""
-        return self._control is not None

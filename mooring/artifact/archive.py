@@ -1,0 +1,152 @@
+"""Model archives: packed the same way every time, unpacked without letting a member out of its folder."""
+
+import gzip
+import lzma
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from mooring.contract.errors import UserCodeError
+
+from .publish import publish_file, publish_folder
+
+GIB = 1 << 30
+# What reading a damaged archive may raise, beside what tarfile and zipfile call their own.
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError)
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """How much an archive may unpack to. Deflate reaches about 1,000 to 1 on zeros, and weights may be zeros."""
+
+    total_bytes: int = 100 * GIB
+    members: int = 100_000
+    ratio: int = 1100
+    ratio_applies_from_bytes: int = 1 << 20
+
+
+class UnsafeArchiveError(UserCodeError):
+    """A member of an archive would leave its folder, is no file, or is too much."""
+
+    def __init__(self, archive: Path, member: str, problem: str) -> None:
+        self.archive = archive
+        self.member = member
+        self.problem = problem
+        super().__init__(f"Archive '{archive.name}' is not unpacked: member '{member}' {problem}.")
+
+
+class DamagedArchiveError(UserCodeError):
+    """A file is no archive, or ends early."""
+
+    def __init__(self, archive: Path, problem: str) -> None:
+        self.archive = archive
+        self.problem = problem
+        super().__init__(f"Archive '{archive.name}' cannot be unpacked: {problem}.")
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write a folder's files as a .tar.gz with them at its root. The same files give the same bytes."""
+    with (
+        publish_file(archive) as beside,
+        beside.open("wb") as raw,
+        # The time in gzip's header, and owners and times of members, would make each packing differ.
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for path in sorted(folder.rglob("*")):
+            tar.add(path, str(path.relative_to(folder)), recursive=False, filter=_anonymous)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime = 0
+    return member
+
+
+def extract(archive: Path, folder: Path, limits: ArchiveLimits | None = None) -> None:
+    """Unpack a .tar, .tar.gz, .zip or .mar into a folder that appears when it is whole.
+
+    Only plain files and folders are unpacked. Raises `UnsafeArchiveError` naming the member, `DamagedArchiveError`.
+    """
+    limits = limits or ArchiveLimits()
+    try:
+        with publish_folder(folder) as beside:
+            for member in _checked(archive, limits):
+                _write(member, beside)
+    except UnsafeArchiveError:
+        raise
+    except DAMAGE as error:
+        raise DamagedArchiveError(archive, str(error) or type(error).__name__) from error
+
+
+@dataclass
+class _Member:
+    name: str
+    size: int
+    is_folder: bool
+    content: IO[bytes] | None
+
+
+def _checked(archive: Path, limits: ArchiveLimits) -> Iterator[_Member]:
+    """Yield members as they are read, each checked before anything of it is written."""
+    total = 0
+    packed = max(archive.stat().st_size, 1)
+    for count, member in enumerate(_members(archive), start=1):
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
+            raise UnsafeArchiveError(archive, member.name, "would be written outside the folder")
+        total += member.size
+        if count > limits.members:
+            raise UnsafeArchiveError(archive, member.name, f"is one more than the limit of {limits.members:,} members")
+        if total > limits.total_bytes:
+            raise UnsafeArchiveError(archive, member.name, f"takes it over the limit of {limits.total_bytes:,} bytes")
+        if total > limits.ratio_applies_from_bytes and total > packed * limits.ratio:
+            raise UnsafeArchiveError(archive, member.name, f"takes it over {limits.ratio} times its packed size")
+        yield member
+
+
+def _members(archive: Path) -> Iterator[_Member]:
+    if zipfile.is_zipfile(archive):
+        yield from _zip_members(archive)
+        return
+    with tarfile.open(archive, "r:*") as tar:
+        for entry in tar:
+            if not entry.isreg() and not entry.isdir():
+                raise UnsafeArchiveError(
+                    archive, entry.name, "is a link or a device; only files and folders are unpacked"
+                )
+            yield _Member(entry.name, entry.size, entry.isdir(), tar.extractfile(entry))
+
+
+def _zip_members(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as zipped:
+        for entry in zipped.infolist():
+            kind = entry.external_attr >> 28  # the upper bits of a Unix mode; 0 where it was made elsewhere
+            if kind not in (0, 0o4, 0o10):
+                raise UnsafeArchiveError(
+                    archive, entry.filename, "is a link or a device; only files and folders are unpacked"
+                )
+            if entry.is_dir():
+                yield _Member(entry.filename, 0, is_folder=True, content=None)
+            else:
+                with zipped.open(entry) as content:
+                    yield _Member(entry.filename, entry.file_size, is_folder=False, content=content)
+
+
+def _write(member: _Member, folder: Path) -> None:
+    target = folder / member.name
+    if member.is_folder:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    assert member.content is not None
+    with target.open("xb") as file:  # a name that comes twice is an error, not an overwrite
+        shutil.copyfileobj(member.content, file)
+    if target.stat().st_size != member.size:
+        raise ValueError(f"member '{member.name}' is not as long as it says")

@@ -1,0 +1,55 @@
+"""Files and folders that appear whole or not at all: written beside their place, synced, renamed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def publish_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes `path` when the block ends well and is deleted when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        beside.chmod(0o644)  # mkstemp's 0600 would hide it from a server that runs as somebody else
+        _sync(beside)
+        beside.replace(path)
+        _sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def publish_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes `path` when the block ends well and is deleted when it does not.
+
+    A folder that is there already is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)
+        for file in beside.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if path.exists():
+            shutil.rmtree(path)
+        beside.replace(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,71 @@
+"""What can go wrong between a request and a model, by who must act."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mooring.contract.errors import CallerError, UserCodeError
+
+
+class UnsupportedContentTypeError(CallerError):
+    """The body is of a type that the model's handler cannot read."""
+
+    def __init__(self, content_type: str, accepted: Sequence[str]) -> None:
+        self.content_type = content_type
+        self.accepted = tuple(accepted)
+        named = f"Content type {content_type or '(none)'} is not supported by this framework."
+        super().__init__(f"{named} Accepted are: {', '.join(self.accepted)}.")
+
+
+class UnsupportedAcceptError(CallerError):
+    """The client accepts no type that the handler can write."""
+
+    def __init__(self, accept: str, offered: Sequence[str]) -> None:
+        self.accept = accept
+        self.offered = tuple(offered)
+        super().__init__(f'Accept is "{accept}", but answers can only be: {", ".join(self.offered)}.')
+
+
+class BodyDecodeError(CallerError):
+    """The body is not what its content type says."""
+
+    def __init__(self, content_type: str, problem: str) -> None:
+        self.content_type = content_type
+        self.problem = problem
+        super().__init__(f"The body cannot be read as {content_type}: {problem}")
+
+
+class PredictionInputError(CallerError):
+    """The body was read, but does not fit the model's inputs."""
+
+    def __init__(self, problem: str, inputs: Sequence[str]) -> None:
+        self.problem = problem
+        self.inputs = tuple(inputs)
+        super().__init__(f"{problem} The model takes: {'; '.join(self.inputs)}.")
+
+
+class PredictionError(UserCodeError):
+    """The model failed on an input that looked right."""
+
+
+class ModelFolderError(UserCodeError):
+    """Nothing in a model's folder can be served, or more than one thing could."""
+
+    def __init__(self, problem: str, looked_for: Sequence[str], found: Sequence[str]) -> None:
+        self.problem = problem
+        self.looked_for = tuple(looked_for)
+        self.found = tuple(found)
+        shown = ", ".join(self.found[:20]) + (", …" if len(self.found) > 20 else "")
+        super().__init__(f"{problem} Looked for: {', '.join(self.looked_for)}. Found: {shown or 'nothing'}.")
+
+
+class ModelLoadError(UserCodeError):
+    """A model's file was found but cannot be loaded."""
+
+    def __init__(self, file: Path, problem: str) -> None:
+        self.file = file
+        self.problem = problem
+        super().__init__(f"{file.name} cannot be loaded: {problem}")
+
+
+class HandlerError(UserCodeError):
+    """A function of the user's handler failed, is missing, or has a signature that cannot be called."""
