@@ -99,6 +99,23 @@ class _HeadTooLargeError(Exception):
     """Raised inside a parser callback to stop parsing; never seen outside this module."""
 
 
+class _BodyOnly:
+    """The callbacks of a parser whose first message's body belongs to a request that was begun already."""
+
+    def __init__(self, lane: "ExpressLane") -> None:
+        self.lane = lane
+        self.is_complete = False
+
+    def on_body(self, body: bytes) -> None:
+        if not self.is_complete:
+            self.lane.on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.is_complete:
+            self.is_complete = True
+            self.lane.on_message_complete()
+
+
 class ExpressLane(HttpToolsProtocol):
     """uvicorn's HTTP protocol with the express lane in front, and with limits on heads, bodies and idleness."""
 
@@ -132,10 +149,21 @@ class ExpressLane(HttpToolsProtocol):
                 "RequestHeaderFieldsTooLargeException",
                 f"The request's head is over {limits.header_bytes:,} bytes or {limits.header_count} headers.",
             )
-        except httptools.HttpParserUpgrade:
-            self._refuse(400, "BadRequestException", "This server does not speak the protocol that Upgrade asks for.")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the body as if no other protocol had been asked for; the parser would leave it to that protocol.
+
+        Clients that prefer HTTP/2 ask this way on every first request, bodies and all.
+        """
+        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        self.cycle.keep_alive = False
+        self.parser = httptools.HttpRequestParser(_BodyOnly(self))
+        lines = b"".join(b"%b: %b\r\n" % header for header in framing)
+        self.data_received(b"POST / HTTP/1.1\r\n" + lines + b"\r\n" + rest)
 
     def on_message_begin(self) -> None:
         """Begin a head; the scope that uvicorn makes here is made only for requests that need one."""
@@ -237,6 +265,8 @@ class ExpressLane(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Dispatch the request if it is its turn."""
         cycle = self.cycle
+        if self.parser.should_upgrade():
+            return  # its body is still to come, see _ignore_upgrade
         if self._lingering:
             self.transport.close()
         elif not isinstance(cycle, ExpressCycle):
