@@ -1,1 +1,1 @@
-"""Training: the launcher, the process group, data positions and checkpoints."""
+"""Training: the launcher behind `train`, and what a training script imports. Names load when they are first used."""

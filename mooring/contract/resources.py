@@ -51,6 +51,14 @@ def memory_available_bytes(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
     return free
 
 
+def oom_kills(cgroup: Path = CGROUP) -> int:
+    """Return how often the kernel has killed a process of this container for want of memory."""
+    events = cgroup / "memory.events"
+    if not events.exists():
+        events = cgroup / "memory" / "memory.oom_control"  # v1
+    return _stat(events, "oom_kill")
+
+
 def gpu_count() -> int:
     """Return the number of NVIDIA GPUs that are visible here, 0 without a driver."""
     return sum(line.startswith("GPU") for line in _output("nvidia-smi", "--list-gpus").splitlines())

@@ -1,0 +1,51 @@
+"""The command `train`: what the platform starts in a training image."""
+
+import argparse
+import logging
+import sys
+
+from mooring.contract.environment import process_variables
+
+DESCRIPTION = """\
+Run the training job that /opt/ml/input/config describes, as SageMaker starts it.
+
+  SAGEMAKER_PROGRAM=train.py train                     a script of yours, from /opt/ml/code
+  MOORING_PROGRAM=image-classification train           a program that comes with Mooring
+  SAGEMAKER_BASE_DIR=/tmp/ml train                     another folder in place of /opt/ml
+"""
+EPILOG = """\
+variables (a hyperparameter of the same name in lower case does for the SAGEMAKER_ ones):
+  SAGEMAKER_PROGRAM              the script, module folder or command to run, below /opt/ml/code
+  SAGEMAKER_SUBMIT_DIRECTORY     a folder or .tar.gz that holds it, if it lies elsewhere
+  MOORING_PROGRAM                a ready-made program instead: image-classification
+  MOORING_PROCESSES_PER_HOST     ranks on this host (default: one per GPU if the job is distributed, else one)
+  MOORING_GRACE_SECONDS          time to save and end after SIGTERM before everything is killed (default 100)
+  SAGEMAKER_CONTAINER_LOG_LEVEL  10 debug, 20 info (default), 30 warning
+
+SIGTERM and SIGINT reach every rank; a second one ends the job at once. Why a job failed is in /opt/ml/output/failure.
+
+exit codes: 0 if every rank exited 0, else the code of the rank that failed first (128 + n for death by signal n);
+1 if the job's files or settings cannot be used; 2 for wrong usage
+"""
+
+
+def main() -> None:
+    """Run the command with the process's arguments and variables."""
+    parser().parse_args()
+    from mooring.training.launcher import launch
+
+    variables = process_variables()
+    level = variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")
+    logging.basicConfig(
+        level=int(level) if level.isdecimal() else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    sys.exit(launch(variables))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    return argparse.ArgumentParser(
+        prog="train", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )

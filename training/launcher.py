@@ -1,0 +1,77 @@
+"""A training job from its start to its exit code: read, plan, run, and leave the outcome where the platform looks."""
+
+import logging
+import signal
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mooring.contract.environment import TrainingEnvironment
+from mooring.contract.errors import MooringError
+from mooring.contract.paths import ContainerPaths
+from mooring.contract.resources import oom_kills
+from mooring.contract.secrets_mask import mask_secrets
+
+from .entry_point import find_entry_point
+from .failure import failure_text, forget_outcome, write_failure, write_success
+from .plan import LaunchPlan, make_plan
+from .supervisor import STOP_SIGNALS, Outcome, Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+def launch(variables: Mapping[str, str]) -> int:
+    """Run the training job that the variables and files describe, and return its exit code.
+
+    What is wrong with them ends in the failure file, like any failure of the job itself, with exit code 1.
+    """
+    # A first process gets only the signals it handles: those that come before the supervisor listens must wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    paths = ContainerPaths.from_variables(variables)
+    try:
+        forget_outcome(paths)
+        environment = TrainingEnvironment.load(variables)
+        plan = make_plan(environment, find_entry_point(environment))
+    except (MooringError, OSError) as error:
+        logger.error("%s", error)
+        write_failure(paths, f"{type(error).__name__}: {error}")
+        return 1
+    _announce(environment, plan)
+    kills_before = oom_kills()
+    with tempfile.TemporaryDirectory(prefix="mooring-") as folder:
+        outcome = Supervisor(plan, Path(folder)).run()
+    _conclude(outcome, plan, environment, out_of_memory=oom_kills() > kills_before)
+    return outcome.exit_code
+
+
+def _announce(environment: TrainingEnvironment, plan: LaunchPlan) -> None:
+    cluster = environment.cluster
+    logger.info(
+        "%s on %s: %d rank(s) here, %d in all; channels: %s; hyperparameters: %s",
+        plan.entry_point,
+        cluster.current_host,
+        len(plan.ranks),
+        plan.world_size,
+        ", ".join(environment.channels) or "none",
+        mask_secrets(environment.hyperparameters),
+    )
+
+
+def _conclude(
+    outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironment, *, out_of_memory: bool
+) -> None:
+    """Leave the success marker, or the failure file."""
+    if outcome.exit_code == 0:
+        write_success(environment.paths)
+        logger.info("every rank exited 0")
+        return
+    host = environment.cluster.current_host
+    if outcome.cause is not None:
+        text = failure_text(outcome.cause, plan.world_size, host, out_of_memory=out_of_memory)
+    elif outcome.stopped_by is not None:
+        text = f"The job was stopped by {signal.Signals(outcome.stopped_by).name} before its ranks had started ({host})."
+    else:
+        reason = "was killed by the kernel: out of memory" if out_of_memory else "ended unexpectedly"
+        text = f"The process that starts the ranks {reason} (exit code {outcome.exit_code}, {host})."
+    logger.error("%s", text)
+    write_failure(environment.paths, text)

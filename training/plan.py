@@ -1,0 +1,123 @@
+"""The launch plan: everything a training run will do, as a value that can be shown before it is performed. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mooring.contract.environment import TrainingEnvironment
+from mooring.contract.errors import SettingError
+from mooring.contract.hyperparameters import to_arguments
+from mooring.contract.sm_variables import MASTER_PORT, distribution_hosts, sm_variables
+
+from .entry_point import EntryPoint, Module
+
+PROCESSES_VARIABLE = "MOORING_PROCESSES_PER_HOST"
+GRACE_VARIABLE = "MOORING_GRACE_SECONDS"
+# The platform kills 120 s after SIGTERM; 20 of them are left to upload what was saved.
+DEFAULT_GRACE_S = 100.0
+DISTRIBUTED_SWITCHES = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
+LOOPBACK = "lo"
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """One process of the run on this host, and the variables that only it gets."""
+
+    rank: int
+    local_rank: int
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """What will run on this host. `meeting_port` is None if ranks need not meet, 0 if any port will do."""
+
+    entry_point: EntryPoint
+    arguments: tuple[str, ...]
+    variables: Mapping[str, str]  # of every process, whole
+    ranks: tuple[RankPlan, ...]
+    world_size: int
+    grace_seconds: float
+    meeting_port: int | None
+    is_meeting_host: bool  # whether this host holds the store where ranks meet
+
+
+def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> LaunchPlan:
+    """Return the plan for this host. Raises `SettingError` for a variable that cannot be used."""
+    is_ready_made = isinstance(entry_point, Module)
+    is_distributed = is_ready_made or _asks_for_ranks(environment)
+    per_host = _processes_per_host(environment, is_distributed=is_distributed)
+    current = environment.cluster.current_host
+    hosts = distribution_hosts(environment)
+    if not is_distributed or current not in hosts:
+        hosts = (current,)  # each host runs the script by itself
+    world_size = per_host * len(hosts)
+    first = hosts.index(current) * per_host
+    several_hosts = len(hosts) > 1
+    defaults = {"OMP_NUM_THREADS": str(max(1, environment.cpus // per_host))} | _interface_variables(
+        environment.cluster.usable_interface() if several_hosts else LOOPBACK
+    )
+    return LaunchPlan(
+        entry_point=entry_point,
+        # A ready-made program reads its hyperparameters from the file.
+        arguments=() if is_ready_made else tuple(to_arguments(environment.hyperparameters)),
+        variables=defaults | environment.variables | sm_variables(environment),
+        ranks=tuple(
+            RankPlan(first + local, local, _rank_variables(first + local, local, world_size, per_host, hosts))
+            for local in range(per_host)
+        ),
+        world_size=world_size,
+        grace_seconds=_grace_seconds(environment.variables),
+        meeting_port=(MASTER_PORT if several_hosts else 0) if world_size > 1 else None,
+        is_meeting_host=current == hosts[0],
+    )
+
+
+def _asks_for_ranks(environment: TrainingEnvironment) -> bool:
+    """Whether a user's script is to be started once per device. Without being asked it runs once on each host."""
+    switches = (environment.framework_parameters.get(key) for key in DISTRIBUTED_SWITCHES)
+    return PROCESSES_VARIABLE in environment.variables or any(switches)
+
+
+def _processes_per_host(environment: TrainingEnvironment, *, is_distributed: bool) -> int:
+    asked = environment.variables.get(PROCESSES_VARIABLE)
+    if asked is None:
+        return max(1, environment.gpus) if is_distributed else 1
+    if not asked.isdecimal() or int(asked) == 0:
+        raise SettingError(PROCESSES_VARIABLE, asked, "a whole number, at least 1")
+    return int(asked)
+
+
+def _grace_seconds(variables: Mapping[str, str]) -> float:
+    given = variables.get(GRACE_VARIABLE)
+    if given is None:
+        return DEFAULT_GRACE_S
+    try:
+        seconds = float(given)
+    except ValueError as error:
+        raise SettingError(GRACE_VARIABLE, given, "a number of seconds such as 100") from error
+    if not 0 <= seconds < float("inf"):
+        raise SettingError(GRACE_VARIABLE, given, "a number of seconds such as 100")
+    return seconds
+
+
+def _interface_variables(interface: str | None) -> dict[str, str]:
+    """gloo picks the wrong interface where there are several."""
+    return {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
+
+
+def _rank_variables(rank: int, local: int, world_size: int, per_host: int, hosts: tuple[str, ...]) -> dict[str, str]:
+    """Return what torch.distributed reads. A run of one process gets none: some scripts would think it distributed."""
+    if world_size == 1:
+        return {}
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(per_host),
+        "GROUP_RANK": str(rank // per_host),
+        "GROUP_WORLD_SIZE": str(len(hosts)),
+        "MASTER_ADDR": hosts[0] if len(hosts) > 1 else "127.0.0.1",
+        # The agent of the first host holds the store where ranks meet, not rank 0.
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }

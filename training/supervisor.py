@@ -1,0 +1,299 @@
+"""The supervisor: the first process of a training container. Standard library only, and no subprocess or
+multiprocessing: it reaps every child itself, and a status taken from those modules would read as 0.
+
+It owns the ranks' pipes, relays their lines, forwards a stop to rank leaders only, waits out the grace budget, kills
+groups, and knows how each rank ended.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from .entry_point import Command, EntryPoint, Script
+from .failure import RankFailure, exit_code, read_error, root_cause
+from .plan import LaunchPlan
+from .relay import Relay
+
+logger = logging.getLogger(__name__)
+
+PR_SET_CHILD_SUBREAPER = 36
+# After one rank has failed the others can only wait for it; this long they may still say something.
+FAILURE_GRACE_S = 10.0
+# An agent whose ranks have all been killed has only to report and exit.
+AGENT_GRACE_S = 5.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class Rank:
+    """One rank as the supervisor sees it."""
+
+    rank: int
+    error_file: Path
+    pid: int | None = None
+    status: int | None = None
+    ended_at: float = 0.0
+    was_told: bool = False  # a signal of ours may be why it ended
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. The exit code is 0 if and only if every rank exited 0."""
+
+    exit_code: int
+    cause: RankFailure | None = None  # what the other failures follow from
+    lost_agent: bool = False  # the agent ended before its ranks did
+    stopped_by: int | None = None  # the signal that asked for the end
+
+
+class Supervisor:
+    """One run of a plan. `folder` is an empty folder of its own."""
+
+    def __init__(self, plan: LaunchPlan, folder: Path) -> None:
+        self._plan = plan
+        self._ranks = [Rank(planned.rank, folder / f"rank-{planned.rank}.json") for planned in plan.ranks]
+        self._relays: list[Relay] = []
+        self._agent = 0
+        self._agent_status: int | None = None
+        self._lost_agent = False
+        self._deadline: float | None = None
+        self._stopped_by: int | None = None
+        self._news = b""  # the beginning of a line from the agent
+
+    def run(self) -> Outcome:
+        """Run the plan to its end."""
+        with ExitStack() as stack:
+            self._selector = stack.enter_context(selectors.DefaultSelector())
+            stack.enter_context(_SignalPipe(self._selector, self._on_signal))
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+            self._start(stack)
+            while not self._is_over():
+                for key, _ in self._selector.select(self._time_left()):
+                    key.data()
+                if self._deadline is not None and time.monotonic() >= self._deadline:
+                    self._kill()
+            self._kill_groups()
+            for relay in self._relays:
+                relay.finish()
+        return self._outcome()
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    def _start(self, stack: ExitStack) -> None:
+        """Make the pipes, and execute the agent."""
+        write_ends = [(self._pipe(1), self._pipe(2)) for _ in self._ranks]
+        ours, agents = socket.socketpair()
+        self._control = stack.enter_context(ours)
+        self._selector.register(ours, selectors.EVENT_READ, self._on_news)
+        os.set_inheritable(agents.fileno(), True)
+        command = [sys.executable, "-P", "-m", "mooring.training.agent", str(agents.fileno())]
+        self._agent = os.posix_spawn(sys.executable, command, self._plan.variables)
+        agents.close()
+        for ends in write_ends:
+            os.close(ends[0])
+            os.close(ends[1])
+        ours.sendall(json.dumps(self._order(write_ends)).encode() + b"\n")
+
+    def _pipe(self, sink: int) -> int:
+        """Make a pipe that is relayed to `sink`, and return its write end, to be inherited."""
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_inheritable(write_end, True)
+        relay = Relay(read_end, sink)
+        self._relays.append(relay)
+        self._selector.register(read_end, selectors.EVENT_READ, lambda: self._on_output(relay))
+        return write_end
+
+    def _order(self, write_ends: list[tuple[int, int]]) -> dict[str, Any]:
+        """Return what the agent must know. Variables may be secrets, so it goes through a socket, not as arguments."""
+        plan = self._plan
+        return {
+            "entry_point": _as_json(plan.entry_point),
+            "arguments": plan.arguments,
+            "ranks": [
+                {
+                    "rank": planned.rank,
+                    "variables": dict(planned.variables),
+                    "stdout": stdout,
+                    "stderr": stderr,
+                    "error_file": str(rank.error_file),
+                }
+                for planned, rank, (stdout, stderr) in zip(plan.ranks, self._ranks, write_ends, strict=True)
+            ],
+            "port": plan.meeting_port or 0,
+            "meeting": plan.meeting_port is not None and plan.is_meeting_host,
+        }
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    def _on_output(self, relay: Relay) -> None:
+        if not relay.pump():
+            self._selector.unregister(relay.source)
+
+    def _on_news(self) -> None:
+        """Hear from the agent which ranks there are and how they end."""
+        with suppress(ConnectionError):
+            if content := self._control.recv(1 << 16):
+                *lines, self._news = (self._news + content).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+                return
+        self._selector.unregister(self._control)
+
+    def _take(self, news: Mapping[str, Any]) -> None:
+        by_rank = {rank.rank: rank for rank in self._ranks}
+        if "pids" in news:
+            for number, pid in news["pids"].items():
+                by_rank[int(number)].pid = pid
+            if self._stopped_by is not None:
+                self._tell_ranks(self._stopped_by)  # it came before they did
+        else:
+            self._on_rank_end(by_rank[news["rank"]], news["status"])
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+            return
+        if self._stopped_by is not None:
+            logger.warning("%s again: ending now", signal.Signals(number).name)
+            self._kill()
+            return
+        self._stopped_by = number
+        self._deadline = time.monotonic() + self._plan.grace_seconds
+        logger.info(
+            "%s: asking %d rank(s) to stop within %g s",
+            signal.Signals(number).name,
+            len(self._ranks),
+            self._plan.grace_seconds,
+        )
+        self._tell_ranks(number)
+
+    def _reap(self) -> None:
+        """Take the statuses of all children: the agent, its ranks if it is gone, orphans of either."""
+        by_pid = {rank.pid: rank for rank in self._ranks}
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self._agent:
+                    self._on_agent_end(status)
+                elif pid in by_pid:
+                    self._on_rank_end(by_pid[pid], status)
+
+    def _on_agent_end(self, status: int) -> None:
+        # What it said before it died is still in the socket.
+        while self._control in {key.fileobj for key in self._selector.get_map().values()}:
+            self._on_news()
+        self._agent_status = status
+        self._lost_agent = any(rank.status is None for rank in self._ranks)
+        if self._lost_agent:
+            logger.error("the agent that started the ranks ended with exit code %d; ending them", exit_code(status))
+            self._kill_groups()
+
+    def _on_rank_end(self, rank: Rank, status: int) -> None:
+        rank.status = status
+        rank.ended_at = time.time()
+        if status != 0 and any(other.status is None for other in self._ranks):
+            logger.error("rank %d ended with exit code %d; stopping the others", rank.rank, exit_code(status))
+            self._tell_ranks(signal.SIGTERM)
+            limit = time.monotonic() + FAILURE_GRACE_S
+            self._deadline = limit if self._deadline is None else min(limit, self._deadline)
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def _tell_ranks(self, number: int) -> None:
+        """Signal rank leaders only: a DataLoader worker that gets SIGTERM takes its rank with it."""
+        for rank in self._ranks:
+            if rank.pid is not None and rank.status is None and not rank.was_told:
+                rank.was_told = True
+                with suppress(ProcessLookupError):
+                    os.kill(rank.pid, number)
+
+    def _kill(self) -> None:
+        """Kill whatever still runs."""
+        self._deadline = time.monotonic() + AGENT_GRACE_S
+        if self._agent_status is None and all(rank.pid is None or rank.status is not None for rank in self._ranks):
+            os.kill(self._agent, signal.SIGKILL)
+        self._kill_groups()
+
+    def _kill_groups(self) -> None:
+        """Kill what is left of every rank's group: the rank, its workers, whatever it started."""
+        for rank in self._ranks:
+            if rank.pid is not None:
+                rank.was_told = rank.was_told or rank.status is None
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(rank.pid, signal.SIGKILL)
+
+    def _time_left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def _is_over(self) -> bool:
+        return self._agent_status is not None and all(
+            rank.pid is None or rank.status is not None for rank in self._ranks
+        )
+
+    def _outcome(self) -> Outcome:
+        if self._lost_agent:
+            return Outcome(exit_code(self._agent_status or 0) or 1, lost_agent=True, stopped_by=self._stopped_by)
+        failed = [index for index, rank in enumerate(self._ranks) if rank.status]
+        if not failed:
+            return Outcome(0, stopped_by=self._stopped_by)
+        unprompted = [index for index in failed if not self._ranks[index].was_told]
+        cause = root_cause([self._failure(index) for index in unprompted or failed])
+        return Outcome(cause.exit_code, cause, stopped_by=self._stopped_by)
+
+    def _failure(self, index: int) -> RankFailure:
+        rank, stderr = self._ranks[index], self._relays[2 * index + 1]
+        at, error = read_error(rank.error_file) or (rank.ended_at, None)
+        return RankFailure(rank.rank, rank.status or 0, at, error, stderr.tail.decode("utf-8", "replace"))
+
+
+class _SignalPipe:
+    """Signals as events of a selector: delivered one by one, in order, outside of any other work."""
+
+    def __init__(self, selector: selectors.BaseSelector, on_signal: Callable[[int], None]) -> None:
+        self._selector = selector
+        self._on_signal = on_signal
+
+    def __enter__(self) -> None:
+        self._ours, self._kernels = socket.socketpair()
+        self._ours.setblocking(False)
+        self._kernels.setblocking(False)
+        self._before = {number: signal.signal(number, _hear) for number in (*STOP_SIGNALS, signal.SIGCHLD)}
+        self._fd_before = signal.set_wakeup_fd(self._kernels.fileno(), warn_on_full_buffer=False)
+        self._selector.register(self._ours, selectors.EVENT_READ, self._read)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # held back since the start, see launcher.py
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._fd_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._ours.close()
+        self._kernels.close()
+
+    def _read(self) -> None:
+        for number in self._ours.recv(1 << 12):
+            self._on_signal(number)
+
+
+def _hear(_number: int, _frame: FrameType | None) -> None:
+    """Let the wakeup descriptor do the work."""
+
+
+def _as_json(entry_point: EntryPoint) -> tuple[str, Any]:
+    if isinstance(entry_point, Script):
+        return "script", str(entry_point.path)
+    return ("command", entry_point.argv) if isinstance(entry_point, Command) else ("module", entry_point.name)
