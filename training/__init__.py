@@ -1,1 +1,50 @@
-"""Training: the launcher behind `train`, and what a training script imports. Names load when they are first used."""
+"""Training: the launcher behind `train`, and what a training script imports. Names load when they are first used.
+
+from mooring.training import Checkpointer, TrainingState, hyperparameters, prepare, process_group, report
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mooring.contract.typed import hyperparameters
+
+    from .checkpoint import Checkpointer
+    from .metrics import report
+    from .process_group import Group, prepare, process_group
+    from .sampler import DataPosition, GlobalBatchSampler
+    from .state import TrainingState
+    from .stop import StopRequest
+
+__all__ = [
+    "Checkpointer",
+    "DataPosition",
+    "GlobalBatchSampler",
+    "Group",
+    "StopRequest",
+    "TrainingState",
+    "hyperparameters",
+    "prepare",
+    "process_group",
+    "report",
+]
+
+MODULES = {
+    "Checkpointer": ".checkpoint",
+    "DataPosition": ".sampler",
+    "GlobalBatchSampler": ".sampler",
+    "Group": ".process_group",
+    "StopRequest": ".stop",
+    "TrainingState": ".state",
+    "hyperparameters": "mooring.contract.typed",
+    "prepare": ".process_group",
+    "process_group": ".process_group",
+    "report": ".metrics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, so that the launcher, which needs no torch, does not pay for it."""
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(MODULES[name], __name__), name)

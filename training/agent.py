@@ -112,10 +112,10 @@ def _open_store(order: dict[str, Any]) -> Any:
     """Open the store where ranks meet, if they meet here. Any free port will do unless other hosts must know it."""
     if not order["meeting"]:
         return None
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # missing from its __all__
 
     # Given only a port, torch listens on every address; one host's ranks need no more than the loopback.
-    address = "0.0.0.0" if order["port"] else "127.0.0.1"
+    address = "0.0.0.0" if order["port"] else "127.0.0.1"  # noqa: S104 - other hosts' ranks must reach it
     listener = socket.create_server((address, order["port"]))
     port = listener.getsockname()[1]
     return TCPStore(

@@ -75,7 +75,9 @@ def _fetch_code(environment: TrainingEnvironment) -> Path:
     if given is None or Path(given) == code:
         return code
     if given.startswith("s3://"):
-        raise EntryPointError(f"The submit directory {given} lies in S3, which is not read yet; bake the code into {code}.")
+        raise EntryPointError(
+            f"The submit directory {given} lies in S3, which is not read yet; bake the code into {code}."
+        )
     source = Path(given)
     if code.is_dir() and any(code.iterdir()):
         logger.warning("%s holds code already, so the submit directory %s is not copied", code, source)

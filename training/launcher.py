@@ -57,9 +57,7 @@ def _announce(environment: TrainingEnvironment, plan: LaunchPlan) -> None:
     )
 
 
-def _conclude(
-    outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironment, *, out_of_memory: bool
-) -> None:
+def _conclude(outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironment, *, out_of_memory: bool) -> None:
     """Leave the success marker, or the failure file."""
     if outcome.exit_code == 0:
         write_success(environment.paths)
@@ -69,7 +67,9 @@ def _conclude(
     if outcome.cause is not None:
         text = failure_text(outcome.cause, plan.world_size, host, out_of_memory=out_of_memory)
     elif outcome.stopped_by is not None:
-        text = f"The job was stopped by {signal.Signals(outcome.stopped_by).name} before its ranks had started ({host})."
+        text = (
+            f"The job was stopped by {signal.Signals(outcome.stopped_by).name} before its ranks had started ({host})."
+        )
     else:
         reason = "was killed by the kernel: out of memory" if out_of_memory else "ended unexpectedly"
         text = f"The process that starts the ranks {reason} (exit code {outcome.exit_code}, {host})."

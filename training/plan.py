@@ -60,7 +60,7 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
         entry_point=entry_point,
         # A ready-made program reads its hyperparameters from the file.
         arguments=() if is_ready_made else tuple(to_arguments(environment.hyperparameters)),
-        variables=defaults | environment.variables | sm_variables(environment),
+        variables=defaults | dict(environment.variables) | sm_variables(environment),
         ranks=tuple(
             RankPlan(first + local, local, _rank_variables(first + local, local, world_size, per_host, hosts))
             for local in range(per_host)

@@ -34,7 +34,7 @@ def run(entry_point: EntryPoint, arguments: tuple[str, ...], error_file: Path) -
         return _exit_code(stop)
     except KeyboardInterrupt:
         return 130
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever a script may raise, its supervisor is to know
         at = time.time()
         error.__traceback__ = _users_part(error)
         traceback.print_exception(error)
@@ -48,7 +48,7 @@ def _execute(argv: tuple[str, ...]) -> None:
         Path(argv[0]).chmod(0o755)  # archives often lose the bit
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(argv[0], argv)
+    os.execv(argv[0], argv)  # noqa: S606 - no shell is the point
 
 
 def _exit_code(stop: SystemExit) -> int:

@@ -30,8 +30,8 @@ def training_curve(epochs: Sequence[Mapping[str, Any]], resumed_at: int, path: P
     losses.axvline(resumed_at, color="tab:red", linestyle="--")
     losses.annotate(
         f"SIGTERM after step {resumed_at}, resumed",
-        (resumed_at, losses.get_ylim()[1]),
-        (5, -12),
+        (resumed_at, sum(losses.get_ylim()) / 2),
+        (5, 0),
         textcoords="offset points",
         color="tab:red",
     )

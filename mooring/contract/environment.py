@@ -69,7 +69,7 @@ class TrainingEnvironment:
             channels=channels,
             input_data_config=input_data_config,
             cluster=read_cluster(paths),
-            checkpoint_directory=_checkpoint_directory(paths),
+            checkpoint_directory=checkpoint_directory(paths),
             program=either("SAGEMAKER_PROGRAM", "sagemaker_program"),
             submit_directory=either("SAGEMAKER_SUBMIT_DIRECTORY", "sagemaker_submit_directory"),
             training_module=variables.get("SAGEMAKER_TRAINING_MODULE") or None,
@@ -83,7 +83,8 @@ class TrainingEnvironment:
         )
 
 
-def _checkpoint_directory(paths: ContainerPaths) -> Path:
+def checkpoint_directory(paths: ContainerPaths) -> Path:
+    """Return the folder that the platform syncs checkpoints from. Raises `ConfigurationFileError`."""
     file = paths.checkpoint_config_file
     content = read_object(file) or {}
     given = take(content, "LocalPath", str, file, "")

@@ -42,9 +42,16 @@ def hyperparameters(cls: type[T]) -> T:
 
 
 def limited(
-    default: Any, *, minimum: float | None = None, maximum: float | None = None, above: float | None = None
+    default: Any = dataclasses.MISSING,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
 ) -> Any:
-    """Return a dataclass field whose value must lie in a range: at least `minimum`, at most `maximum`, over `above`."""
+    """Return a dataclass field whose value must lie in a range: at least `minimum`, at most `maximum`, over `above`.
+
+    Without a default the hyperparameter must be given.
+    """
     return dataclasses.field(default=default, metadata={"minimum": minimum, "maximum": maximum, "above": above})
 
 

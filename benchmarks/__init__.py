@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against real peers, measured in one interleaved run; `make bench`."""

@@ -1,0 +1,90 @@
+"""What training leaves in the model directory: a model that serves as it is, its weights, and its labels."""
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mooring.contract.errors import UserCodeError
+
+logger = logging.getLogger(__name__)
+
+ONNX_FILE = "model.onnx"
+WEIGHTS_FILE = "model.safetensors"
+LABELS_FILE = "class_label_to_prediction_index.json"
+# Exported and original must agree this closely; kernels of different libraries round differently.
+TOLERANCE = 1e-4
+# A protocol buffer holds 2 GiB at most; larger weights go into a file beside it.
+MAX_INLINE_BYTES = 1 << 30
+
+
+class ExportError(UserCodeError):
+    """An exported model does not compute what the trained one does."""
+
+    def __init__(self, difference: float) -> None:
+        self.difference = difference
+        super().__init__(
+            f"The exported ONNX model's outputs differ from the trained model's by {difference:.2g}, "
+            f"over {TOLERANCE:g}; nothing was written to the model directory."
+        )
+
+
+def export(
+    network: nn.Module, example: torch.Tensor, labels: Sequence[str], directory: Path, settings: Mapping[str, str]
+) -> None:
+    """Write the model directory: ONNX with a dynamic first dimension, safetensors, labels.
+
+    `example` is a batch of at least two inputs; both models are run on it. Raises `ExportError` if they disagree.
+    """
+    from safetensors.torch import save_file
+
+    network = network.cpu().eval()
+    directory.mkdir(parents=True, exist_ok=True)
+    # The model directory is a mount point: nothing can be renamed onto it, so what is whole moves into it file by file.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as beside:
+        folder = Path(beside)
+        _write_onnx(network, example, folder / ONNX_FILE)
+        _check(network, example, folder / ONNX_FILE)
+        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_FILE, metadata=dict(settings))
+        indexes = {label: index for index, label in enumerate(labels)}
+        (folder / LABELS_FILE).write_text(json.dumps(indexes), encoding="utf-8")
+        for file in folder.iterdir():
+            file.replace(directory / file.name)
+    logger.info("exported to %s: %s", directory, ", ".join(sorted(path.name for path in directory.iterdir())))
+
+
+def _write_onnx(network: nn.Module, example: torch.Tensor, file: Path) -> None:
+    size = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    # The exporter speaks of packages it would know and of its own deprecated parts; errors are raised, not logged.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            str(file),
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            external_data=size > MAX_INLINE_BYTES,
+            verbose=False,
+        )
+
+
+def _check(network: nn.Module, example: torch.Tensor, file: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = network(example).numpy()
+    (exported,) = session.run(None, {session.get_inputs()[0].name: example.numpy()})
+    difference = float(np.abs(exported - expected).max())
+    if not difference <= TOLERANCE:
+        raise ExportError(difference)

@@ -1,0 +1,98 @@
+"""The process group a training script runs in, whatever started it: our launcher, torchrun, or a bare interpreter."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # missing from its __all__
+from torch.nn.parallel import DistributedDataParallel
+
+from mooring.contract.environment import process_variables
+
+# DDP settles its buckets, and with them the order in which gradients are summed, in its first two backward passes.
+WARM_UP_PASSES = 2
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's place among the ranks, and the device it computes on."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+
+@contextmanager
+def process_group(timeout: timedelta | None = None) -> Iterator[Group]:
+    """Join the other ranks for the length of the block: NCCL on GPUs, gloo on CPUs.
+
+    Without the launcher's variables this is a group of one, so that a script is the same alone and distributed.
+
+        with process_group() as group:
+            model = prepare(model.to(group.device), group, example)
+    """
+    variables = process_variables()
+    local_rank = int(variables.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if "RANK" in variables:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        dist.init_process_group(backend, timeout=timeout, store=HashStore(), rank=0, world_size=1)
+    yield Group(dist.get_rank(), dist.get_world_size(), local_rank, device)
+    # Only after a block that ended well: after an error peers may be gone, and leaving would wait for them.
+    dist.destroy_process_group()
+
+
+def prepare(model: nn.Module, group: Group, example: torch.Tensor) -> nn.Module:
+    """Return the model made distributed, so that a resumed run sums gradients in the order of an uninterrupted one.
+
+    `example` is one batch of inputs on the model's device. Call this before state is restored.
+    """
+    if group.world_size == 1:
+        return model
+    devices = [group.device.index] if group.device.type == "cuda" else None
+    distributed = DistributedDataParallel(model, device_ids=devices)
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    with torch.random.fork_rng(devices=devices or []):
+        for _ in range(WARM_UP_PASSES):
+            torch.autograd.backward(_total(distributed(example)))
+            model.zero_grad(set_to_none=True)
+        distributed(example)  # buckets are rebuilt when the next forward begins
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    return distributed
+
+
+def _total(output: Any) -> torch.Tensor:
+    """Reduce whatever a model returns to one number that depends on all of it."""
+    if isinstance(output, torch.Tensor):
+        return output.float().sum()
+    parts = output.values() if isinstance(output, dict) else output
+    return torch.stack([_total(part) for part in parts]).sum()
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model that `prepare` was given."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank the first rank's buffers, such as running statistics, as the next training step would.
+
+    Before a model is measured or saved, so that what is measured and saved is one model.
+    """
+    if dist.get_world_size() > 1:
+        for buffer in unwrapped(model).buffers():
+            dist.broadcast(buffer, src=0)
