@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from .checkpoint import Checkpointer
     from .metrics import report
-    from .process_group import Group, prepare, process_group
-    from .sampler import DataPosition, GlobalBatchSampler
+    from .distributed import Group, prepare, process_group
+    from .sampler import DataPosition, GlobalBatchSampler, data_loader
     from .state import TrainingState
     from .stop import StopRequest
 
@@ -23,6 +23,7 @@ __all__ = [
     "Group",
     "StopRequest",
     "TrainingState",
+    "data_loader",
     "hyperparameters",
     "prepare",
     "process_group",
@@ -33,12 +34,13 @@ MODULES = {
     "Checkpointer": ".checkpoint",
     "DataPosition": ".sampler",
     "GlobalBatchSampler": ".sampler",
-    "Group": ".process_group",
+    "Group": ".distributed",
     "StopRequest": ".stop",
     "TrainingState": ".state",
+    "data_loader": ".sampler",
     "hyperparameters": "mooring.contract.typed",
-    "prepare": ".process_group",
-    "process_group": ".process_group",
+    "prepare": ".distributed",
+    "process_group": ".distributed",
     "report": ".metrics",
 }
 

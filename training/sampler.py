@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 @dataclass
@@ -59,3 +60,14 @@ class GlobalBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return self.length // self.batch_size
+
+
+def data_loader(data: Dataset[Any], sampler: GlobalBatchSampler, **options: Any) -> DataLoader[Any]:
+    """Return torch's loader of a sampler's batches; `options` are its own, such as `num_workers`.
+
+    It has a generator of its own. Without one, each beginning of an epoch draws from the generator that dropout uses,
+    and a resumed run, which begins an epoch once more than an uninterrupted one, would drop other units.
+    """
+    generator = torch.Generator()
+    generator.manual_seed(sampler.seed)
+    return DataLoader(data, batch_sampler=sampler, generator=generator, **options)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .generators import generator_states, restore_generators
-from .process_group import share_buffers
+from .distributed import share_buffers
 from .sampler import DataPosition
 
 GENERATORS = "generators"

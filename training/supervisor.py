@@ -33,6 +33,9 @@ PR_SET_CHILD_SUBREAPER = 36
 FAILURE_GRACE_S = 10.0
 # An agent whose ranks have all been killed has only to report and exit.
 AGENT_GRACE_S = 5.0
+# Killed processes are gone in milliseconds, unless the kernel is busy writing for them.
+LEFTOVER_S = 2.0
+CHILDREN = Path("/proc/thread-self/children")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -85,6 +88,7 @@ class Supervisor:
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     self._kill()
             self._kill_groups()
+            _end_children()
             for relay in self._relays:
                 relay.finish()
         return self._outcome()
@@ -259,6 +263,18 @@ class Supervisor:
         rank, stderr = self._ranks[index], self._relays[2 * index + 1]
         at, error = read_error(rank.error_file) or (rank.ended_at, None)
         return RankFailure(rank.rank, rank.status or 0, at, error, stderr.tail.decode("utf-8", "replace"))
+
+
+def _end_children() -> None:
+    """Kill and reap whatever the ranks have left behind, daemons in sessions of their own too."""
+    limit = time.monotonic() + LEFTOVER_S
+    with suppress(ChildProcessError):
+        while time.monotonic() < limit:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                for pid in CHILDREN.read_text(encoding="ascii").split():
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(int(pid), signal.SIGKILL)
+                time.sleep(0.01)
 
 
 class _SignalPipe:

@@ -27,8 +27,8 @@ from mooring.training.checkpoint import Checkpointer
 from mooring.training.export import export
 from mooring.training.generators import seed_generators
 from mooring.training.metrics import report
-from mooring.training.process_group import Group, prepare, process_group, share_buffers, unwrapped
-from mooring.training.sampler import DataPosition, GlobalBatchSampler
+from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
+from mooring.training.sampler import DataPosition, GlobalBatchSampler, data_loader
 from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
 
@@ -114,7 +114,7 @@ def train(settings: Settings, group: Group, images: ListedImages, held_out: List
     sampler = GlobalBatchSampler(
         len(images), batch_size, position, seed=settings.seed, rank=group.rank, world_size=group.world_size
     )
-    loader = DataLoader(images, batch_sampler=sampler, num_workers=workers(settings, group))
+    loader = data_loader(images, sampler, num_workers=workers(settings, group))
     with StopRequest() as stop, Checkpointer(state) as checkpoints:
         checkpoints.resume()
         is_stopping = False

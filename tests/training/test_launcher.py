@@ -1,0 +1,277 @@
+"""`train` run for real: processes, signals, pipes, exit codes and what is left behind."""
+
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from training_jobs import Job
+
+# Waits for ever, and says which signals reached it.
+PATIENT = """
+import os, signal, sys, time
+def stop(number, frame):
+    print("got", signal.Signals(number).name, flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+print("waiting", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+def script(base: Path, text: str, **given: object) -> Job:
+    return Job.write(base, text, **given)  # type: ignore[arg-type]
+
+
+def shell(base: Path, text: str) -> Job:
+    """A job that needs no Python, and so starts at once."""
+    return Job.write(base, f"#!/bin/bash\n{text}\n", name="train.sh")
+
+
+# --- what a script finds ----------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_never_seen_by_a_shell(tmp_path: Path) -> None:
+    job = Job.write(
+        tmp_path,
+        '#!/bin/bash\nprintf "<%s>" "$@"\n',
+        name="train.sh",
+        hyperparameters={"a": "$(touch /tmp/x); `id` * 'q' \"d\"", "b": "x y"},
+    )
+    code, output = job.run()
+    assert code == 0
+    assert "<-a><$(touch /tmp/x); `id` * 'q' \"d\"><-b><x y>" in output
+
+
+def test_python_script_runs_as_main_with_its_folder_importable(tmp_path: Path) -> None:
+    job = script(
+        tmp_path,
+        "import neighbour, os, sys\n"
+        "print(__name__, sys.argv[1:], neighbour.VALUE, os.environ['SM_HP_EPOCHS'], os.environ.get('RANK'))\n",
+        hyperparameters={"epochs": 3},
+    )
+    (job.paths.code / "neighbour.py").write_text("VALUE = 41 + 1", encoding="utf-8")
+    code, output = job.run()
+    assert code == 0
+    assert "__main__ ['--epochs', '3'] 42 3 None" in output
+    assert job.paths.success.exists()
+    assert not job.paths.failure.exists()
+
+
+def test_ranks_meet_without_settings_of_the_scripts(tmp_path: Path) -> None:
+    text = (
+        "import torch, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "ones = torch.ones(1)\n"
+        "dist.all_reduce(ones)\n"
+        "print(f'rank {dist.get_rank()} sees {int(ones)}')\n"
+        "dist.destroy_process_group()\n"
+    )
+    code, output = script(tmp_path, text, ranks=3).run()
+    assert code == 0
+    assert sorted(line for line in output.splitlines() if "sees" in line) == [f"rank {n} sees 3" for n in range(3)]
+
+
+def test_atexit_and_threads_of_a_script_are_waited_for(tmp_path: Path) -> None:
+    text = (
+        "import atexit, threading, time\n"
+        "atexit.register(print, 'goodbye')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.3), print('thread done'))).start()\n"
+    )
+    code, output = script(tmp_path, text).run()
+    assert code == 0
+    assert "thread done" in output
+    assert "goodbye" in output
+
+
+# --- how it ends ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "failure"),
+    [
+        ("exit 3", 3, "ended with exit code 3"),
+        ("echo why >&2; kill -9 $$", 137, "killed by SIGKILL"),
+        ("kill -SEGV $$", 139, "killed by SIGSEGV"),
+        ("exit 0", 0, None),
+    ],
+)
+def test_exit_code_is_the_scripts_own(tmp_path: Path, text: str, code: int, failure: str | None) -> None:
+    job = shell(tmp_path, text)
+    assert job.run()[0] == code
+    assert job.paths.success.exists() == (failure is None)
+    if failure is not None:
+        assert failure in job.failure
+
+
+def test_first_failing_rank_is_named_with_its_root_cause(tmp_path: Path) -> None:
+    text = (
+        "import os, torch, torch.distributed as dist\n"
+        "dist.init_process_group('gloo')\n"
+        "if dist.get_rank() == 1:\n"
+        "    raise KeyError('no such column')\n"
+        "dist.all_reduce(torch.ones(1))\n"
+    )
+    job = script(tmp_path, text, ranks=2)
+    code, output = job.run()
+    assert code == 1
+    assert job.failure.startswith("KeyError: 'no such column' (rank 1 of 2 on algo-1, exit code 1)\nat ")
+    assert "train.py:4 in <module>" in job.failure.splitlines()[1]
+    assert "runpy" not in output
+    assert not job.paths.success.exists()
+
+
+def test_system_exit_of_a_script_means_what_it_means_in_python(tmp_path: Path) -> None:
+    job = script(tmp_path, "import sys\nsys.exit('because')\n")
+    code, output = job.run()
+    assert code == 1
+    assert "because" in output
+    assert "because" in job.failure
+
+
+def test_outcome_of_an_earlier_run_is_forgotten(tmp_path: Path) -> None:
+    job = shell(tmp_path, '[ -e "$SM_OUTPUT_DIR/../second" ] || exit 5')
+    assert job.run()[0] == 5
+    assert job.paths.failure.exists()
+    (tmp_path / "second").touch()
+    assert job.run()[0] == 0
+    assert not job.paths.failure.exists()
+
+
+def test_damaged_configuration_ends_with_one_and_a_failure_file(tmp_path: Path) -> None:
+    job = shell(tmp_path, "exit 0")
+    job.paths.resource_config_file.write_text('{"current_host": "algo-1"}', encoding="utf-8")
+    assert job.run()[0] == 1
+    assert "resourceconfig.json, field 'hosts'" in job.failure
+
+
+def test_nothing_to_run_is_explained(tmp_path: Path) -> None:
+    job = Job.write(tmp_path)
+    assert job.run()[0] == 1
+    assert "SAGEMAKER_PROGRAM" in job.failure
+    assert "image-classification" in job.failure
+
+
+def test_secrets_are_not_in_the_log(tmp_path: Path) -> None:
+    job = Job.write(
+        tmp_path, "#!/bin/bash\nexit 0\n", name="train.sh", hyperparameters={"hub_token": "hunter2", "epochs": 3}
+    )
+    output = job.run()[1]
+    assert "hunter2" not in output
+    assert "'epochs': 3" in output
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_reaches_every_rank_and_waits_for_it(tmp_path: Path, number: signal.Signals) -> None:
+    run = script(tmp_path, PATIENT, ranks=2).start()
+    with run.process:
+        run.wait_for_line("waiting", 2)
+        run.signal(number)
+        assert run.wait() == 0
+    assert run.output.count(f"got {number.name}") == 2
+
+
+def test_stop_reaches_rank_leaders_only(tmp_path: Path) -> None:
+    """A DataLoader worker that gets SIGTERM would take its rank with it."""
+    text = (
+        "worker() { trap 'echo worker signalled' TERM; for i in {1..100}; do sleep 0.05; done; }\n"
+        "worker &\ntrap 'echo leader signalled; exit 0' TERM\necho waiting\nwhile true; do sleep 0.05; done"
+    )
+    run = shell(tmp_path, text).start()
+    with run.process:
+        run.wait_for_line("waiting")
+        run.signal()
+        assert run.wait() == 0
+    assert "leader signalled" in run.output
+    assert "worker signalled" not in run.output
+
+
+def test_rank_that_ignores_the_stop_is_killed_with_all_it_started(tmp_path: Path) -> None:
+    run = shell(tmp_path, "trap '' TERM\nsleep 1000 &\necho waiting\nwhile true; do sleep 0.05; done").start(
+        MOORING_GRACE_SECONDS="0.5"
+    )
+    with run.process:
+        run.wait_for_line("waiting")
+        family = run.family()
+        run.signal()
+        assert run.wait() == 137
+    assert not psutil.wait_procs(family, timeout=5)[1]
+
+
+def test_second_signal_ends_it_now(tmp_path: Path) -> None:
+    run = shell(tmp_path, "trap 'echo ignored' TERM\necho waiting\nwhile true; do sleep 0.05; done").start()
+    with run.process:
+        run.wait_for_line("waiting")
+        run.signal()
+        run.wait_for_line("ignored")
+        started = time.monotonic()
+        run.signal()
+        assert run.wait() == 137
+        assert time.monotonic() - started < 50  # not the grace of 100 s
+
+
+def test_stop_before_the_ranks_have_started_is_not_lost(tmp_path: Path) -> None:
+    run = script(tmp_path, PATIENT).start()
+    with run.process:
+        run.wait_for(lambda: psutil.Process(run.process.pid).children())
+        run.signal()  # the agent is importing torch
+        assert run.wait() in (0, 143)  # the script caught it, or had not got so far
+
+
+def test_what_ranks_leave_running_is_ended_with_them(tmp_path: Path) -> None:
+    run = shell(tmp_path, "sleep 1000 &\necho started $!\nsetsid sleep 1000 &\necho started $!\n").start()
+    with run.process:
+        assert run.wait() == 0
+    pids = [int(line.split()[1]) for line in run.lines if line.startswith("started")]
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_output_of_fast_writers_is_neither_torn_nor_lost(tmp_path: Path) -> None:
+    text = 'for i in $(seq 20000); do echo "out $i ................................"; done\n'
+    code, output = shell(tmp_path, text).run()
+    assert code == 0
+    lines = [line for line in output.splitlines() if line.startswith("out")]
+    assert lines == [f"out {i} ................................" for i in range(1, 20001)]
+
+
+# --- deaths -----------------------------------------------------------------------------------------------------------
+
+
+def test_killed_rank_ends_the_run_with_its_own_code(tmp_path: Path) -> None:
+    run = script(tmp_path, PATIENT, ranks=2).start()
+    with run.process:
+        run.wait_for_line("waiting", 2)
+        family = run.family()
+        run.ranks()[1].kill()
+        assert run.wait() == 137
+    assert not psutil.wait_procs(family, timeout=5)[1]
+    failure = (tmp_path / "output/failure").read_text(encoding="utf-8")
+    assert failure.startswith("The training program was killed by SIGKILL")
+    assert "rank 1 of 2" in failure
+
+
+def test_killed_agent_takes_its_ranks_along_and_is_named(tmp_path: Path) -> None:
+    run = script(tmp_path, PATIENT, ranks=2).start()
+    with run.process:
+        run.wait_for_line("waiting", 2)
+        family = run.family()
+        run.agent().kill()
+        assert run.wait() == 137
+    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert "process that starts the ranks" in (tmp_path / "output/failure").read_text(encoding="utf-8")
+
+
+def test_killed_supervisor_leaves_nothing_running(tmp_path: Path) -> None:
+    run = script(tmp_path, PATIENT, ranks=2).start()
+    with run.process:
+        run.wait_for_line("waiting", 2)
+        family = run.family()
+        run.signal(signal.SIGKILL)
+        assert not psutil.wait_procs(family[1:], timeout=10)[1]
