@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from mooring.contract.typed import hyperparameters
 
     from .checkpoint import Checkpointer
-    from .metrics import report
     from .distributed import Group, prepare, process_group
+    from .metrics import report
     from .sampler import DataPosition, GlobalBatchSampler, data_loader
     from .state import TrainingState
     from .stop import StopRequest

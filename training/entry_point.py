@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def _fetch_code(environment: TrainingEnvironment) -> Path:
     if source.is_dir():
         shutil.copytree(source, code, dirs_exist_ok=True)
     elif source.name.endswith((".tar.gz", ".tgz")):
-        extract(source, code)
+        _unpack(source, code)
     elif source.is_file():
         code.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, code)
@@ -93,6 +94,16 @@ def _fetch_code(environment: TrainingEnvironment) -> Path:
         raise EntryPointError(f"The submit directory {source} does not exist.")
     logger.info("code from %s is in %s", source, code)
     return code
+
+
+def _unpack(archive: Path, code: Path) -> None:
+    """Unpack into a folder that may be a mount point, onto which nothing can be renamed."""
+    code.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=code) as beside:
+        folder = Path(beside) / "code"
+        extract(archive, folder)
+        for entry in folder.iterdir():
+            entry.replace(code / entry.name)
 
 
 def _in_folder(program: str, code: Path) -> EntryPoint:

@@ -17,8 +17,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from .generators import generator_states, restore_generators
 from .distributed import share_buffers
+from .generators import generator_states, restore_generators
 from .sampler import DataPosition
 
 GENERATORS = "generators"

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from mooring.training.checkpoint import Checkpointer, CheckpointMismatchError
-from mooring.training.manifest import DamagedCheckpointError, verify
 from mooring.training.distributed import process_group
+from mooring.training.manifest import DamagedCheckpointError, verify
 from mooring.training.sampler import DataPosition
 from mooring.training.state import TrainingState
 
@@ -41,6 +41,7 @@ def advance(state: TrainingState, steps: int = 1) -> list[float]:
         state.optimizer.zero_grad()
         loss.backward()
         state.optimizer.step()
+        assert state.scheduler is not None
         state.scheduler.step()
         state.step += 1
         state.position.consumed += 8
@@ -198,9 +199,7 @@ def test_other_model_is_refused_by_its_tensors(tmp_path: Path) -> None:
     assert "empty checkpoint folder" in str(refused.value)
 
 
-def test_unwritable_folder_costs_the_checkpoint_not_the_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_folder_costs_the_checkpoint_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = make_state()
     with Checkpointer(state, tmp_path) as checkpoints:
         advance(state)

@@ -17,7 +17,9 @@ from mooring.training.failure import (
 )
 
 
-def failure(rank: int = 0, status: int = 1 << 8, at: float = 0.0, error: str | None = None, tail: str = "") -> RankFailure:
+def failure(
+    rank: int = 0, status: int = 1 << 8, at: float = 0.0, error: str | None = None, tail: str = ""
+) -> RankFailure:
     return RankFailure(rank, status, at, error, tail)
 
 
@@ -31,14 +33,24 @@ def test_killed_rank_is_the_cause_though_its_peers_noticed_first() -> None:
 
 
 def test_abort_long_after_an_exception_is_not_the_cause() -> None:
-    assert root_cause([failure(0, at=10.0, error="ValueError: x"), failure(1, status=signal.SIGABRT, at=600.0)]).rank == 0
+    assert (
+        root_cause([failure(0, at=10.0, error="ValueError: x"), failure(1, status=signal.SIGABRT, at=600.0)]).rank == 0
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "out_of_memory", "begins"),
     [
-        (failure(1, error="ValueError: no\nat train.py:3"), False, "ValueError: no (rank 1 of 2 on algo-1, exit code 1)\nat"),
-        (failure(0, 3 << 8, tail="a\nb\n"), False, "The training program ended with exit code 3 (rank 0 of 2 on algo-1).\na\nb"),
+        (
+            failure(1, error="ValueError: no\nat train.py:3"),
+            False,
+            "ValueError: no (rank 1 of 2 on algo-1, exit code 1)\nat",
+        ),
+        (
+            failure(0, 3 << 8, tail="a\nb\n"),
+            False,
+            "The training program ended with exit code 3 (rank 0 of 2 on algo-1).\na\nb",
+        ),
         (failure(0, signal.SIGSEGV), False, "The training program was killed by SIGSEGV (rank 0"),
         (failure(0, signal.SIGKILL), True, "The training program was killed by the kernel: out of memory (rank 0"),
         (failure(0, signal.SIGKILL), False, "The training program was killed by SIGKILL; if nobody sent it"),

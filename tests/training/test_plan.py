@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from jobs import HOMOGENEOUS, ONE_HOST, write_config
 
+from mooring.artifact.archive import pack
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import SettingError
 from mooring.training.entry_point import Command, EntryPoint, EntryPointError, Module, Script, find_entry_point
@@ -18,7 +19,7 @@ def environment(base: Path, resources: Any = ONE_HOST, hps: Any = None, **variab
     return TrainingEnvironment.load({"SAGEMAKER_BASE_DIR": str(base), **variables})
 
 
-def plan(base: Path, entry_point: EntryPoint | None = None, **given: Any) -> LaunchPlan:
+def plan(base: Path, entry_point: EntryPoint | None = None, /, **given: Any) -> LaunchPlan:
     return make_plan(environment(base, **given), entry_point or Script(base / "code/train.py"))
 
 
@@ -106,6 +107,16 @@ def test_submit_directory_is_copied_to_where_code_is_expected(tmp_path: Path) ->
     made = found(tmp_path, SAGEMAKER_PROGRAM="train.py", SAGEMAKER_SUBMIT_DIRECTORY=str(source))
     assert made == Script(tmp_path / "code/train.py")
     assert (tmp_path / "code/train.py").read_text(encoding="utf-8") == "print()"
+
+
+def test_submit_archive_is_unpacked_to_where_code_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "source/lib").mkdir(parents=True)
+    (tmp_path / "source/train.py").touch()
+    (tmp_path / "source/lib/part.py").touch()
+    pack(tmp_path / "source", tmp_path / "source.tar.gz")
+    made = found(tmp_path, SAGEMAKER_PROGRAM="train.py", SAGEMAKER_SUBMIT_DIRECTORY=str(tmp_path / "source.tar.gz"))
+    assert made == Script(tmp_path / "code/train.py")
+    assert sorted(path.name for path in (tmp_path / "code").iterdir()) == ["lib", "train.py"]
 
 
 @pytest.mark.parametrize(

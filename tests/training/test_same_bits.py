@@ -2,6 +2,7 @@
 
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -109,7 +110,12 @@ def kill_everything(run: Run) -> None:
     [(1, kill_everything, 9, 0), (2, kill_a_rank, 17, 2), (4, kill_the_agent, 25, 0), (4, kill_a_rank, 33, 0)],
 )
 def test_killed_run_resumes_with_the_same_bits(
-    tmp_path: Path, uninterrupted: dict[int, tuple[list[dict[int, str]], str]], ranks: int, kill, at: int, workers: int
+    tmp_path: Path,
+    uninterrupted: dict[int, tuple[list[dict[int, str]], str]],
+    ranks: int,
+    kill: Callable[[Run], None],
+    at: int,
+    workers: int,
 ) -> None:
     expected, final = uninterrupted[ranks]
     job = Job.write(tmp_path, SCRIPT, ranks=ranks)

@@ -1,5 +1,7 @@
 """Every sample once an epoch, for any number of ranks, wherever a run was interrupted."""
 
+from itertools import chain
+
 import pytest
 
 from mooring.training.sampler import DataPosition, GlobalBatchSampler
@@ -11,7 +13,7 @@ def batches(position: DataPosition, world_size: int, length: int = 100, batch: i
         GlobalBatchSampler(length, batch, position, seed=3, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
-    return [sorted(sum(shares, [])) for shares in zip(*ranks, strict=True)]
+    return [sorted(chain(*shares)) for shares in zip(*ranks, strict=True)]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
@@ -20,7 +22,7 @@ def test_ranks_share_each_batch_without_overlap(world_size: int) -> None:
 
 
 def test_epoch_uses_each_sample_at_most_once_and_leaves_out_the_last_part_of_a_batch() -> None:
-    used = sum(batches(DataPosition(), 2), [])
+    used = list(chain(*batches(DataPosition(), 2)))
     assert len(used) == len(set(used)) == 96
 
 

@@ -24,10 +24,10 @@ from mooring.contract.errors import HyperparameterError
 from mooring.contract.resources import usable_cpus
 from mooring.contract.typed import hyperparameters, limited
 from mooring.training.checkpoint import Checkpointer
+from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
 from mooring.training.export import export
 from mooring.training.generators import seed_generators
 from mooring.training.metrics import report
-from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
 from mooring.training.sampler import DataPosition, GlobalBatchSampler, data_loader
 from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
