@@ -336,17 +336,29 @@ class ModelCatalog:
                 resident.record.deaths += 1
         for invocation in death.inside:
             self._retry(invocation, death)
+        for invocation in death.unsent:
+            self._wait_again(invocation, death)
         held = [resident for resident in self._residents.values() if resident.link is death.link]
         for resident in sorted(held, key=lambda resident: -resident.record.last_used):
             self._revive(resident, death)
 
     def _retry(self, invocation: Invocation, death: HostDeath) -> None:
+        invocation.attempts += 1
+        if invocation.attempts == 1:
+            self._wait_again(invocation, death)
+        else:
+            self._tell_of_death(invocation, death)
+
+    def _wait_again(self, invocation: Invocation, death: HostDeath) -> None:
+        """Keep a request until its model is loaded again, if it will be."""
         resident = invocation.resident
         assert resident is not None
-        invocation.attempts += 1
-        if invocation.attempts == 1 and resident.record.state is State.READY:
+        if resident.record.state is State.READY:
             resident.waiting.append(invocation)
-            return
+        else:
+            self._tell_of_death(invocation, death)
+
+    def _tell_of_death(self, invocation: Invocation, death: HostDeath) -> None:
         self._settle(invocation)
         if death.was_killed:
             invocation.fail(HostOutOfMemoryError(invocation.name))

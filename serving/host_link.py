@@ -28,6 +28,7 @@ class HostLink(asyncio.Protocol):
         self.pid = pid
         self.is_shared = is_shared
         self.in_flight: dict[int, Invocation] = {}
+        self.unsent: list[Invocation] = []  # came when the connection had broken, but nobody knew yet
         self.exit_status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.models = 0  # for placement
         self.ending = ""  # why we ended it, in words; empty while nobody did
@@ -49,6 +50,9 @@ class HostLink(asyncio.Protocol):
 
     def infer(self, number: int, invocation: Invocation) -> None:
         """Send a request to the model with that number."""
+        if not self.is_alive:
+            self.unsent.append(invocation)
+            return
         frame_id = next(self._ids) & 0xFFFFFFFF
         self.in_flight[frame_id] = invocation
         assert self._transport is not None

@@ -29,12 +29,13 @@ HOPELESS_STARTS = 3
 
 @dataclass(frozen=True)
 class HostDeath:
-    """A host that ended unasked, with the requests that were inside."""
+    """A host that ended unasked, with the requests that were inside, and those that came too late to be sent."""
 
     link: HostLink
     how: str
     was_killed: bool  # by the kernel, as `HostPool.was_killed` says
     inside: tuple[Invocation, ...]
+    unsent: tuple[Invocation, ...]
 
 
 class HostPool:
@@ -167,11 +168,13 @@ class HostPool:
         if self._is_closing:
             return
         inside = tuple(link.in_flight.values())
+        unsent = tuple(link.unsent)
         link.in_flight.clear()
+        link.unsent.clear()
         how = link.ending or _in_words(link.exit_status)
         if not link.ending:
             logger.error("Host %d %s with %d requests inside.", link.pid, how, len(inside))
-        self.on_death(HostDeath(link, how, was_killed, inside))
+        self.on_death(HostDeath(link, how, was_killed, inside, unsent))
 
     def _on_exit(self, pid: int, status: int) -> None:
         link = self._links.get(pid)

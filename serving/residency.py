@@ -10,6 +10,8 @@ from .lifecycle import State, move
 
 # Before anything was measured: onnxruntime holds about the weights, and half again for prepacked copies.
 FIRST_FACTOR = 1.5
+# What is learnt stays within these: a model holds its weights, and no library was seen to hold them thrice for long.
+LEAST_FACTOR, MOST_FACTOR = 1.0, 3.0
 # A session of the smallest model still costs this much.
 LEAST_BYTES = MIB // 4
 # Weight of the newest measurement in the factor that is learnt.
@@ -112,7 +114,9 @@ class ResidencyTable:
         if record.artifact_bytes >= MIB:  # smaller ones are all overhead and would teach nonsense
             factor = measured_bytes / record.artifact_bytes
             known = self.factors.get(record.kind, factor)
-            self.factors[record.kind] = known + LEARNING_RATE * (factor - known)
+            # One load is a noisy teacher: heap that was free before is used again, and what it freed still counts.
+            learnt = known + LEARNING_RATE * (factor - known)
+            self.factors[record.kind] = min(max(learnt, LEAST_FACTOR), MOST_FACTOR)
         record.bytes = max(LEAST_BYTES, measured_bytes)
 
     def remove(self, record: ModelRecord) -> None:

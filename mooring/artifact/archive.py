@@ -16,6 +16,9 @@ from mooring.contract.errors import UserCodeError
 from .publish import publish_file, publish_folder
 
 GIB = 1 << 30
+CHUNK = 1 << 20
+# Tar pads with zeros to a whole record, 10 KiB as a rule.
+MAX_TRAILING_BYTES = 64 << 20
 # What reading a damaged archive may raise, beside what tarfile and zipfile call their own.
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError)
 
@@ -122,6 +125,16 @@ def _members(archive: Path) -> Iterator[_Member]:
                     archive, entry.name, "is a link or a device; only files and folders are unpacked"
                 )
             yield _Member(entry.name, entry.size, entry.isdir(), tar.extractfile(entry))
+        _read_to_end(tar)
+
+
+def _read_to_end(tar: tarfile.TarFile) -> None:
+    """Read what follows the last member: the checksum of all that was packed comes at the very end."""
+    assert tar.fileobj is not None
+    for _ in range(MAX_TRAILING_BYTES // CHUNK):
+        if not tar.fileobj.read(CHUNK):
+            return
+    raise ValueError(f"more than {MAX_TRAILING_BYTES:,} bytes follow its last member")
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:

@@ -98,6 +98,14 @@ def test_small_models_teach_nothing() -> None:
     assert table.factors == {}
 
 
+def test_one_noisy_measurement_does_not_shut_the_others_out() -> None:
+    table = ResidencyTable(14 * MIB)
+    record, _ = table.admit("a", url="", path=Path(), kind="onnx", artifact_bytes=4 * MIB, available=PLENTY, now=0)
+    table.measured(record, 60 * MIB)
+    table.remove(record)
+    assert table.estimate("onnx", 4 * MIB) <= table.budget
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 120), st.booleans()), max_size=60))
 def test_the_budget_holds_whatever_is_asked(asked: list[tuple[str, int, bool]]) -> None:
     """Random loads with random leases: used bytes never pass the budget, leased models never leave."""
