@@ -195,6 +195,7 @@ class Supervisor:
                 if pid == self._agent:
                     self._on_agent_end(status)
                 elif pid in by_pid:
+                    self._lost_agent = True  # or it would have been the agent's to reap
                     self._on_rank_end(by_pid[pid], status)
 
     def _on_agent_end(self, status: int) -> None:
@@ -202,7 +203,7 @@ class Supervisor:
         while self._control in {key.fileobj for key in self._selector.get_map().values()}:
             self._on_news()
         self._agent_status = status
-        self._lost_agent = any(rank.status is None for rank in self._ranks)
+        self._lost_agent = self._lost_agent or any(rank.status is None for rank in self._ranks)
         if self._lost_agent:
             logger.error("the agent that started the ranks ended with exit code %d; ending them", exit_code(status))
             self._kill_groups()
