@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import script
-from .entry_point import Command, EntryPoint, Module, Script
+from .entry_point import Command, EntryPoint, Function, Module, Script
 
 PR_SET_PDEATHSIG = 1
 PORT_BYTES = 5
@@ -57,6 +57,9 @@ def main() -> int:
             os.close(opener)
             _die_with(agent)
             _become_rank(rank, ranks, gate)
+            if order["directory"]:
+                os.chdir(order["directory"])
+                sys.path.insert(0, order["directory"])
             return script.run(entry_point, tuple(order["arguments"]), rank.error_file)
         pids[pid] = rank.rank
     _send(control, {"pids": {rank: pid for pid, rank in pids.items()}})
@@ -89,6 +92,8 @@ def _entry_point(order: dict[str, Any]) -> EntryPoint:
     kind, value = order["entry_point"]
     if kind == "script":
         return Script(Path(value))
+    if kind == "function":
+        return Function(*value)
     return Module(value) if kind == "module" else Command(tuple(value))
 
 

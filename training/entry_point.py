@@ -1,20 +1,17 @@
-"""What a training job runs: a Python script, a module, or a command. Finds it; `plan.py` decides how to run it."""
+"""What a training job runs: a Python script, a module, a function or a command. Looks for it; starts nothing."""
 
-import logging
+import shlex
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mooring.artifact.archive import extract
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import UserCodeError
-
-logger = logging.getLogger(__name__)
 
 PROGRAM_VARIABLE = "MOORING_PROGRAM"
 # Programs that need no code of the user's, by the name that MOORING_PROGRAM gives.
 PROGRAMS = {"image-classification": "mooring.training.programs.image_classification"}
+MODULE_FLAG = "-m "
 
 
 @dataclass(frozen=True)
@@ -23,12 +20,29 @@ class Script:
 
     path: Path
 
+    def __str__(self) -> str:
+        return f"python {self.path}"
+
 
 @dataclass(frozen=True)
 class Module:
     """An importable module, run as `python -m name`. Its ranks may be forked."""
 
     name: str
+
+    def __str__(self) -> str:
+        return f"python -m {self.name}"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function without arguments, of a framework that brings its own launcher: SAGEMAKER_TRAINING_MODULE."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
 
 
 @dataclass(frozen=True)
@@ -37,82 +51,95 @@ class Command:
 
     argv: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return shlex.join(self.argv)
 
-EntryPoint = Script | Module | Command
+
+EntryPoint = Script | Module | Function | Command
 
 
 class EntryPointError(UserCodeError):
     """What the job names to run cannot be run."""
 
 
-def find_entry_point(environment: TrainingEnvironment) -> EntryPoint:
-    """Return what the job runs, after putting its code where the platform expects code. Raises `EntryPointError`."""
-    ready_made = environment.variables.get(PROGRAM_VARIABLE)
-    if environment.program and ready_made:
+def ready_made(environment: TrainingEnvironment) -> Module | None:
+    """Return the ready-made program that the job asks for, None if it runs code of the user's.
+
+    Raises `EntryPointError` if it asks for both, for neither, or for one that there is not.
+    """
+    name = environment.variables.get(PROGRAM_VARIABLE)
+    users = environment.program or environment.training_module
+    if users and name:
         raise EntryPointError(
-            f"Both SAGEMAKER_PROGRAM ({environment.program}) and {PROGRAM_VARIABLE} ({ready_made}) are set; "
+            f"Both {PROGRAM_VARIABLE} ({name}) and a program of your own ({users}) are set; "
             "unset the one that is not meant."
         )
-    if ready_made:
-        return _ready_made(ready_made)
-    if not environment.program:
+    if users:
+        return None
+    if not name:
         raise EntryPointError(
             "There is nothing to run. Name a script of yours with the hyperparameter sagemaker_program or the variable "
             f"SAGEMAKER_PROGRAM, or set {PROGRAM_VARIABLE} to a ready-made program: {', '.join(PROGRAMS)}."
         )
-    code = _fetch_code(environment)
-    return _in_folder(environment.program, code)
-
-
-def _ready_made(name: str) -> Module:
     if name not in PROGRAMS:
         raise EntryPointError(f'{PROGRAM_VARIABLE} is "{name}"; ready-made programs are: {", ".join(PROGRAMS)}.')
     return Module(PROGRAMS[name])
 
 
-def _fetch_code(environment: TrainingEnvironment) -> Path:
-    """Return the folder that holds the user's code."""
-    code, given = environment.paths.code, environment.submit_directory
-    if given is None or Path(given) == code:
-        return code
-    if given.startswith("s3://"):
-        raise EntryPointError(
-            f"The submit directory {given} lies in S3, which is not read yet; bake the code into {code}."
-        )
-    source = Path(given)
-    if code.is_dir() and any(code.iterdir()):
-        logger.warning("%s holds code already, so the submit directory %s is not copied", code, source)
-        return code
-    if source.is_dir():
-        shutil.copytree(source, code, dirs_exist_ok=True)
-    elif source.name.endswith((".tar.gz", ".tgz")):
-        _unpack(source, code)
-    elif source.is_file():
-        code.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, code)
-    else:
-        raise EntryPointError(f"The submit directory {source} does not exist.")
-    logger.info("code from %s is in %s", source, code)
-    return code
+def find_entry_point(environment: TrainingEnvironment) -> EntryPoint:
+    """Return what the job runs. The user's code lies where `fetch_code` has put it. Raises `EntryPointError`."""
+    program = ready_made(environment)
+    if program is not None:
+        return program
+    if environment.training_module:
+        return _function(environment.training_module)
+    assert environment.program is not None
+    return _in_folder(environment.program, environment.paths.code)
 
 
-def _unpack(archive: Path, code: Path) -> None:
-    """Unpack into a folder that may be a mount point, onto which nothing can be renamed."""
-    code.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=code) as beside:
-        folder = Path(beside) / "code"
-        extract(archive, folder)
-        for entry in folder.iterdir():
-            entry.replace(code / entry.name)
+def _function(named: str) -> Function:
+    module, separator, name = named.partition(":")
+    if not module or not separator or not name:
+        raise EntryPointError(f'SAGEMAKER_TRAINING_MODULE is "{named}"; expected package.module:function.')
+    return Function(module, name)
 
 
 def _in_folder(program: str, code: Path) -> EntryPoint:
+    """Tell by the name, and by what lies in the folder, how a program is run."""
+    if program.startswith(MODULE_FLAG):
+        return Module(program.removeprefix(MODULE_FLAG).strip())
     path = code / program
-    if not path.is_file():
-        held = ", ".join(sorted(entry.name for entry in code.iterdir())) if code.is_dir() else ""
-        raise EntryPointError(f"There is no {program} in {code}; it holds: {held or 'nothing'}.")
-    if path.suffix == ".py":
-        return Script(path)
-    if path.suffix == ".sh":
-        return Command(("/bin/bash", str(path)))
-    return Command((str(path),))
+    if is_package(program, code):
+        return Module(program.removesuffix(".py").replace("/", "."))
+    if path.is_file():
+        if path.suffix == ".py":
+            return Script(path)
+        return Command(("/bin/bash", str(path))) if path.suffix == ".sh" else Command((str(path),))
+    return _on_path(program, code)
+
+
+def is_package(program: str, code: Path) -> bool:
+    """Whether the code is to be installed, and its program run as a module of it.
+
+    As the earlier toolkit decides: by setup.py. A pyproject.toml is often there for a linter's sake, so it counts only
+    if it describes a project and the program is not simply a file that lies there.
+    """
+    if " " in program or Path(program).suffix not in ("", ".py"):
+        return False
+    if (code / "setup.py").is_file():
+        return True
+    description = code / "pyproject.toml"
+    return description.is_file() and "[project]" in description.read_text("utf-8") and not (code / program).is_file()
+
+
+def _on_path(program: str, code: Path) -> Command:
+    """Return a command line whose first word can be executed."""
+    words = shlex.split(program)
+    found = words and (shutil.which(words[0]) or shutil.which(words[0], path=str(code)))
+    if found and len(words) > 1:  # one word that is no file is more likely a file that was forgotten
+        return Command((found, *words[1:]))
+    held = ", ".join(sorted(entry.name for entry in code.iterdir())) if code.is_dir() else ""
+    raise EntryPointError(
+        f"There is no {program} in {code}; it holds: {held or 'nothing'}. "
+        "Give a file's name, `-m module`, or a command with its arguments."
+    )

@@ -12,10 +12,12 @@ from mooring.contract.paths import ContainerPaths
 from mooring.contract.resources import oom_kills
 from mooring.contract.secrets_mask import mask_secrets
 
-from .entry_point import find_entry_point
+from .code import needs_preparation, prepare_code
+from .entry_point import find_entry_point, ready_made
 from .failure import failure_text, forget_outcome, write_failure, write_success
 from .plan import LaunchPlan, make_plan
-from .supervisor import STOP_SIGNALS, Outcome, Supervisor
+from .preparation import PreparationError, StoppedError, hold_signals, run_apart
+from .supervisor import Outcome, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -25,23 +27,33 @@ def launch(variables: Mapping[str, str]) -> int:
 
     What is wrong with them ends in the failure file, like any failure of the job itself, with exit code 1.
     """
-    # A first process gets only the signals it handles: those that come before the supervisor listens must wait.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    hold_signals()
     paths = ContainerPaths.from_variables(variables)
     try:
         forget_outcome(paths)
         environment = TrainingEnvironment.load(variables)
+        if ready_made(environment) is None and needs_preparation(environment):
+            run_apart(lambda: prepare_code(environment))
         plan = make_plan(environment, find_entry_point(environment))
+    except PreparationError as error:
+        return _refuse(paths, str(error))
     except (MooringError, OSError) as error:
-        logger.error("%s", error)
-        write_failure(paths, f"{type(error).__name__}: {error}")
-        return 1
+        return _refuse(paths, f"{type(error).__name__}: {error}")
+    except StoppedError as stopped:
+        return _refuse(paths, f"The job was stopped by {stopped} while its code was being prepared.", stopped.number)
     _announce(environment, plan)
     kills_before = oom_kills()
     with tempfile.TemporaryDirectory(prefix="mooring-") as folder:
         outcome = Supervisor(plan, Path(folder)).run()
     _conclude(outcome, plan, environment, out_of_memory=oom_kills() > kills_before)
     return outcome.exit_code
+
+
+def _refuse(paths: ContainerPaths, text: str, signal_number: int = 0) -> int:
+    """Leave the failure file of a job that never began, and return its exit code."""
+    logger.error("%s", text)
+    write_failure(paths, text)
+    return 128 + signal_number if signal_number else 1
 
 
 def _announce(environment: TrainingEnvironment, plan: LaunchPlan) -> None:

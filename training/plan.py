@@ -2,18 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import SettingError
-from mooring.contract.hyperparameters import to_arguments
+from mooring.contract.hyperparameters import Dialect, to_arguments
 from mooring.contract.sm_variables import MASTER_PORT, distribution_hosts, sm_variables
 
-from .entry_point import EntryPoint, Module
+from .entry_point import PROGRAMS, EntryPoint, EntryPointError, Module
 
 PROCESSES_VARIABLE = "MOORING_PROCESSES_PER_HOST"
 GRACE_VARIABLE = "MOORING_GRACE_SECONDS"
 # The platform kills 120 s after SIGTERM; 20 of them are left to upload what was saved.
 DEFAULT_GRACE_S = 100.0
+DIALECT_VARIABLE = "MOORING_ARGUMENTS"
+# What SDK v2 can ask for and torch.distributed has taken the place of.
+OTHER_LAUNCHERS = {
+    "sagemaker_distributed_dataparallel_enabled": "SMDDP",
+    "mp_parameters": "SageMaker's model parallelism",
+    "sagemaker_pytorch_xla_multi_worker_enabled": "PyTorch/XLA",
+    "sagemaker_mpi_enabled": "MPI",
+    "sagemaker_parameter_server_enabled": "a parameter server",
+    "sagemaker_multi_worker_mirrored_strategy_enabled": "TensorFlow's mirrored strategy",
+}
 DISTRIBUTED_SWITCHES = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
 LOOPBACK = "lo"
 
@@ -33,6 +44,7 @@ class LaunchPlan:
 
     entry_point: EntryPoint
     arguments: tuple[str, ...]
+    directory: Path | None  # where it runs; None where that does not matter
     variables: Mapping[str, str]  # of every process, whole
     ranks: tuple[RankPlan, ...]
     world_size: int
@@ -43,7 +55,8 @@ class LaunchPlan:
 
 def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> LaunchPlan:
     """Return the plan for this host. Raises `SettingError` for a variable that cannot be used."""
-    is_ready_made = isinstance(entry_point, Module)
+    _refuse_other_launchers(environment)
+    is_ready_made = isinstance(entry_point, Module) and entry_point.name in PROGRAMS.values()
     is_distributed = is_ready_made or _asks_for_ranks(environment)
     per_host = _processes_per_host(environment, is_distributed=is_distributed)
     current = environment.cluster.current_host
@@ -59,7 +72,8 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
     return LaunchPlan(
         entry_point=entry_point,
         # A ready-made program reads its hyperparameters from the file.
-        arguments=() if is_ready_made else tuple(to_arguments(environment.hyperparameters)),
+        arguments=() if is_ready_made else tuple(to_arguments(environment.hyperparameters, _dialect(environment))),
+        directory=None if is_ready_made else environment.paths.code,
         variables=defaults | dict(environment.variables) | sm_variables(environment),
         ranks=tuple(
             RankPlan(first + local, local, _rank_variables(first + local, local, world_size, per_host, hosts))
@@ -70,6 +84,24 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
         meeting_port=(MASTER_PORT if several_hosts else 0) if world_size > 1 else None,
         is_meeting_host=current == hosts[0],
     )
+
+
+def _refuse_other_launchers(environment: TrainingEnvironment) -> None:
+    """End at once, with what to use instead, where a script expects a launcher that is not here."""
+    for key, launcher in OTHER_LAUNCHERS.items():
+        if environment.framework_parameters.get(key) or environment.hyperparameters.get(key):
+            raise EntryPointError(
+                f"The job asks for {launcher} ({key}), which is not in this image. Use "
+                'distribution={"torch_distributed": {"enabled": True}} and torch.distributed with DDP or FSDP2.'
+            )
+
+
+def _dialect(environment: TrainingEnvironment) -> Dialect:
+    given = environment.variables.get(DIALECT_VARIABLE, Dialect.SDK_V2.value)
+    try:
+        return Dialect(given)
+    except ValueError as error:
+        raise SettingError(DIALECT_VARIABLE, given, f"one of {', '.join(one.value for one in Dialect)}") from error
 
 
 def _asks_for_ranks(environment: TrainingEnvironment) -> bool:

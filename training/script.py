@@ -1,5 +1,6 @@
 """Runs the entry point inside a forked rank, as a fresh interpreter would have run it."""
 
+import importlib
 import os
 import runpy
 import sys
@@ -8,7 +9,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from .entry_point import Command, EntryPoint, Script
+from .entry_point import Command, EntryPoint, Function, Script
 from .failure import write_error
 
 # Frames of these are ours, not the script's.
@@ -27,6 +28,9 @@ def run(entry_point: EntryPoint, arguments: tuple[str, ...], error_file: Path) -
             sys.argv = [str(entry_point.path), *arguments]
             sys.path.insert(0, str(entry_point.path.parent))
             runpy.run_path(str(entry_point.path), run_name="__main__")
+        elif isinstance(entry_point, Function):
+            sys.argv = [entry_point.module, *arguments]
+            getattr(importlib.import_module(entry_point.module), entry_point.name)()
         else:
             sys.argv = [entry_point.name, *arguments]
             runpy.run_module(entry_point.name, run_name="__main__", alter_sys=True)

@@ -21,9 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .entry_point import Command, EntryPoint, Script
+from .entry_point import Command, EntryPoint, Function, Script
 from .failure import RankFailure, exit_code, read_error, root_cause
 from .plan import LaunchPlan
+from .preparation import STOP_SIGNALS, release_signals
 from .relay import Relay
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ AGENT_GRACE_S = 5.0
 # Killed processes are gone in milliseconds, unless the kernel is busy writing for them.
 LEFTOVER_S = 2.0
 CHILDREN = Path("/proc/thread-self/children")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -126,6 +126,7 @@ class Supervisor:
         return {
             "entry_point": _as_json(plan.entry_point),
             "arguments": plan.arguments,
+            "directory": str(plan.directory) if plan.directory else None,
             "ranks": [
                 {
                     "rank": planned.rank,
@@ -292,7 +293,7 @@ class _SignalPipe:
         self._before = {number: signal.signal(number, _hear) for number in (*STOP_SIGNALS, signal.SIGCHLD)}
         self._fd_before = signal.set_wakeup_fd(self._kernels.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._ours, selectors.EVENT_READ, self._read)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # held back since the start, see launcher.py
+        release_signals()  # they were held back since the start, see launcher.py
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._fd_before)
@@ -313,4 +314,8 @@ def _hear(_number: int, _frame: FrameType | None) -> None:
 def _as_json(entry_point: EntryPoint) -> tuple[str, Any]:
     if isinstance(entry_point, Script):
         return "script", str(entry_point.path)
-    return ("command", entry_point.argv) if isinstance(entry_point, Command) else ("module", entry_point.name)
+    if isinstance(entry_point, Command):
+        return "command", entry_point.argv
+    if isinstance(entry_point, Function):
+        return "function", (entry_point.module, entry_point.name)
+    return "module", entry_point.name

@@ -8,6 +8,7 @@ from mooring import __version__
 # Command -> its module and what it is for.
 COMMANDS = {
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
+    "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
     "serve": ("mooring.cli.serve", "serve one model, many, or a folder of them"),
 }
 

@@ -15,12 +15,17 @@ Run the training job that /opt/ml/input/config describes, as SageMaker starts it
 """
 EPILOG = """\
 variables (a hyperparameter of the same name in lower case does for the SAGEMAKER_ ones):
-  SAGEMAKER_PROGRAM              the script, module folder or command to run, below /opt/ml/code
-  SAGEMAKER_SUBMIT_DIRECTORY     a folder or .tar.gz that holds it, if it lies elsewhere
+  SAGEMAKER_PROGRAM              what to run, below /opt/ml/code: train.py, train.sh, `-m module`, or a command
+  SAGEMAKER_SUBMIT_DIRECTORY     a folder, a .tar.gz or an s3:// address that holds it, if it lies elsewhere
   MOORING_PROGRAM                a ready-made program instead: image-classification
+  MOORING_ARGUMENTS              how hyperparameters become arguments: sdk-v2 (default), sdk-v3, store-true, nargs or
+                                 hydra
   MOORING_PROCESSES_PER_HOST     ranks on this host (default: one per GPU if the job is distributed, else one)
   MOORING_GRACE_SECONDS          time to save and end after SIGTERM before everything is killed (default 100)
   SAGEMAKER_CONTAINER_LOG_LEVEL  10 debug, 20 info (default), 30 warning
+
+A requirements.txt beside the script is installed first, torch stays as it is; wheels in a folder `wheels` beside it are
+used instead of an index. `mooring explain` prints what would run.
 
 SIGTERM and SIGINT reach every rank; a second one ends the job at once. Why a job failed is in /opt/ml/output/failure.
 

@@ -1,6 +1,7 @@
 """Hyperparameters: read as the platform writes them, and turned into command-line arguments in both SDKs' dialects."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -10,6 +11,7 @@ from .config_files import read_object
 from .errors import ConfigurationFileError
 from .paths import ContainerPaths
 
+HYDRA_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./:@%+\-]*")
 TUNING_OBJECTIVE = "_tuning_objective_metric"
 PLATFORM_PREFIX = "sagemaker_"
 # What the earlier toolkit takes for itself; other sagemaker_* keys are handed on to the framework.
@@ -33,6 +35,9 @@ class Dialect(Enum):
 
     SDK_V2 = "sdk-v2"  # sorted, one dash for one letter, Python's spelling of values
     SDK_V3 = "sdk-v3"  # in the order of the file, always two dashes, JSON values
+    STORE_TRUE = "store-true"  # as SDK v2, but true is a bare flag and false is left out
+    NARGS = "nargs"  # as SDK v2, but a list is several values: --layers 1 2 3
+    HYDRA = "hydra"  # key=value overrides, in the order of the file
 
 
 @dataclass(frozen=True)
@@ -84,14 +89,28 @@ def to_arguments(hyperparameters: Mapping[str, Any], dialect: Dialect = Dialect.
     ['-k', '5', '--layers', "[1, 'a']", '--use_amp', 'True']
     >>> to_arguments({"k": 5, "use_amp": True, "layers": [1, "a"]}, Dialect.SDK_V3)
     ['--k', '5', '--use_amp', 'true', '--layers', '[1, "a"]']
+    >>> to_arguments({"use_amp": True, "debug": False}, Dialect.STORE_TRUE)
+    ['--use_amp']
+    >>> to_arguments({"layers": [1, 2]}, Dialect.NARGS)
+    ['--layers', '1', '2']
+    >>> to_arguments({"model.lr": 0.1, "name": "x y"}, Dialect.HYDRA)
+    ['model.lr=0.1', "name='x y'"]
     """
+    if dialect is Dialect.HYDRA:
+        return [f"{key}={_hydra_text(value)}" for key, value in hyperparameters.items()]
+    if dialect is Dialect.SDK_V3:
+        return [part for key, value in hyperparameters.items() for part in (f"--{key}", json_text(value))]
     arguments: list[str] = []
-    if dialect is Dialect.SDK_V2:
-        for key in sorted(hyperparameters):
-            arguments += [f"-{key}" if len(key) == 1 else f"--{key}", _python_text(hyperparameters[key])]
-    else:
-        for key, value in hyperparameters.items():
-            arguments += [f"--{key}", json_text(value)]
+    for key in sorted(hyperparameters):
+        value = hyperparameters[key]
+        values = [_python_text(value)]
+        if dialect is Dialect.STORE_TRUE and isinstance(value, bool):
+            if not value:
+                continue
+            values = []
+        elif dialect is Dialect.NARGS and isinstance(value, list):
+            values = [_python_text(item) for item in value]
+        arguments += [f"-{key}" if len(key) == 1 else f"--{key}", *values]
     return arguments
 
 
@@ -103,6 +122,21 @@ def _python_text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("latin-1")
     return str(value)
+
+
+def _hydra_text(value: Any) -> str:
+    """Return a value in the grammar of Hydra's overrides: strings that are more than a word are quoted."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_hydra_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_hydra_text, value)) + "]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    # A bare word that reads as something else, such as a number, has to be quoted to stay a string.
+    if HYDRA_WORD.fullmatch(value) and decode(value.lower()) == value.lower():
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def json_text(value: Any) -> str:

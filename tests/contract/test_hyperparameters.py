@@ -89,7 +89,7 @@ def test_no_hyperparameters_are_no_arguments() -> None:
     assert to_arguments({}) == to_arguments({}, Dialect.SDK_V3) == []
 
 
-@given(st.dictionaries(st.text(min_size=1), JSON_VALUES, max_size=5), st.sampled_from(Dialect))
+@given(st.dictionaries(st.text(min_size=1), JSON_VALUES, max_size=5), st.sampled_from([Dialect.SDK_V2, Dialect.SDK_V3]))
 def test_any_json_becomes_two_arguments_each(values: dict[str, Any], dialect: Dialect) -> None:
     arguments = to_arguments(values, dialect)
     assert len(arguments) == 2 * len(values)
@@ -118,6 +118,33 @@ def test_value_is_decoded_as_json_where_it_is_json(given: str, decoded: Any) -> 
 
 def test_not_a_number_is_a_float() -> None:
     assert decode("NaN") != decode("NaN")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        (Dialect.STORE_TRUE, ["--amp", "--layers", "[1, 2]", "--name", "x"]),
+        (Dialect.NARGS, ["--amp", "True", "--debug", "False", "--layers", "1", "2", "--name", "x"]),
+        (Dialect.HYDRA, ["name=x", "layers=[1,2]", "amp=true", "debug=false"]),
+    ],
+)
+def test_other_dialects_suit_other_parsers(dialect: Dialect, expected: list[str]) -> None:
+    assert to_arguments({"name": "x", "layers": [1, 2], "amp": True, "debug": False}, dialect) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("adam", "adam"),
+        ("1", "'1'"),
+        ("True", "'True'"),
+        ("it's", "'it\\'s'"),
+        ({"a": ["b c"]}, "{a:['b c']}"),
+        ("", "''"),
+    ],
+)
+def test_hydra_reads_a_string_as_the_string_it_was(value: Any, text: str) -> None:
+    assert to_arguments({"k": value}, Dialect.HYDRA) == [f"k={text}"]
 
 
 def test_file_is_sorted_into_users_frameworks_and_reserved(tmp_path: Path) -> None:

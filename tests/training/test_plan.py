@@ -6,10 +6,17 @@ from typing import Any
 import pytest
 from jobs import HOMOGENEOUS, ONE_HOST, write_config
 
-from mooring.artifact.archive import pack
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import SettingError
-from mooring.training.entry_point import Command, EntryPoint, EntryPointError, Module, Script, find_entry_point
+from mooring.training.entry_point import (
+    Command,
+    EntryPoint,
+    EntryPointError,
+    Function,
+    Module,
+    Script,
+    find_entry_point,
+)
 from mooring.training.plan import LaunchPlan, make_plan
 
 
@@ -59,7 +66,7 @@ def test_one_hosts_ranks_meet_on_the_loopback_at_any_port(tmp_path: Path) -> Non
 
 
 def test_ready_made_program_reads_its_hyperparameters_itself(tmp_path: Path) -> None:
-    assert plan(tmp_path, Module("a.b"), hps={"epochs": "3"}).arguments == ()
+    assert plan(tmp_path, Module("mooring.training.programs.image_classification"), hps={"epochs": "3"}).arguments == ()
 
 
 def test_users_variables_stand_where_the_plan_has_only_a_default(tmp_path: Path) -> None:
@@ -100,23 +107,47 @@ def test_file_type_decides_how_an_entry_point_runs(tmp_path: Path) -> None:
     assert found(tmp_path, SAGEMAKER_PROGRAM="train") == Command((str(code / "train"),))
 
 
-def test_submit_directory_is_copied_to_where_code_is_expected(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "train.py").write_text("print()", encoding="utf-8")
-    made = found(tmp_path, SAGEMAKER_PROGRAM="train.py", SAGEMAKER_SUBMIT_DIRECTORY=str(source))
-    assert made == Script(tmp_path / "code/train.py")
-    assert (tmp_path / "code/train.py").read_text(encoding="utf-8") == "print()"
+def test_module_flag_and_a_command_line_are_entry_points(tmp_path: Path) -> None:
+    assert found(tmp_path, SAGEMAKER_PROGRAM="-m package.train") == Module("package.train")
+    command = found(tmp_path, SAGEMAKER_PROGRAM="sh -c 'echo \"two words\"'")
+    assert isinstance(command, Command)
+    assert command.argv[1:] == ("-c", 'echo "two words"')
 
 
-def test_submit_archive_is_unpacked_to_where_code_is_expected(tmp_path: Path) -> None:
-    (tmp_path / "source/lib").mkdir(parents=True)
-    (tmp_path / "source/train.py").touch()
-    (tmp_path / "source/lib/part.py").touch()
-    pack(tmp_path / "source", tmp_path / "source.tar.gz")
-    made = found(tmp_path, SAGEMAKER_PROGRAM="train.py", SAGEMAKER_SUBMIT_DIRECTORY=str(tmp_path / "source.tar.gz"))
-    assert made == Script(tmp_path / "code/train.py")
-    assert sorted(path.name for path in (tmp_path / "code").iterdir()) == ["lib", "train.py"]
+def test_framework_module_is_an_entry_point(tmp_path: Path) -> None:
+    assert found(tmp_path, SAGEMAKER_TRAINING_MODULE="a.b:main") == Function("a.b", "main")
+
+
+@pytest.mark.parametrize(
+    ("files", "program", "is_module"),
+    [
+        ({"setup.py": "", "train.py": ""}, "train.py", True),  # as the earlier toolkit decides
+        ({"pyproject.toml": "[project]"}, "package/train.py", True),
+        ({"pyproject.toml": "[tool.ruff]", "train.py": ""}, "train.py", False),
+        ({"pyproject.toml": "[project]", "train.py": ""}, "train.py", False),
+    ],
+)
+def test_code_that_is_a_package_runs_as_a_module(
+    tmp_path: Path, files: dict[str, str], program: str, is_module: bool
+) -> None:
+    (tmp_path / "code").mkdir()
+    for name, content in files.items():
+        (tmp_path / "code" / name).write_text(content, encoding="utf-8")
+    assert isinstance(found(tmp_path, SAGEMAKER_PROGRAM=program), Module) == is_module
+
+
+@pytest.mark.parametrize(
+    "key", ["sagemaker_distributed_dataparallel_enabled", "sagemaker_mpi_enabled", "mp_parameters"]
+)
+def test_launcher_that_is_not_here_is_named_with_what_to_use(tmp_path: Path, key: str) -> None:
+    with pytest.raises(EntryPointError, match=f"{key}.*torch_distributed"):
+        plan(tmp_path, hps={key: '{"enabled": true}'})
+
+
+def test_dialect_is_chosen_by_a_variable(tmp_path: Path) -> None:
+    assert plan(tmp_path, hps={"amp": "true"}, MOORING_ARGUMENTS="store-true").arguments == ("--amp",)
+    with pytest.raises(SettingError, match="sdk-v2, sdk-v3, store-true, nargs, hydra"):
+        plan(tmp_path, MOORING_ARGUMENTS="lisp")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +157,7 @@ def test_submit_archive_is_unpacked_to_where_code_is_expected(tmp_path: Path) ->
         ({"MOORING_PROGRAM": "nonsense"}, 'MOORING_PROGRAM is "nonsense".*image-classification'),
         ({"MOORING_PROGRAM": "image-classification", "SAGEMAKER_PROGRAM": "train.py"}, "unset the one"),
         ({"SAGEMAKER_PROGRAM": "train.py"}, "no train.py in .*code; it holds: nothing"),
-        ({"SAGEMAKER_PROGRAM": "train.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/nowhere"}, "/nowhere does not exist"),
+        ({"SAGEMAKER_TRAINING_MODULE": "a.b"}, "expected package.module:function"),
     ],
 )
 def test_what_cannot_run_is_explained(tmp_path: Path, variables: dict[str, str], sentence: str) -> None:
