@@ -1,26 +1,30 @@
-"""The agent: imports torch once, forks the ranks of this host, and tells the supervisor what becomes of them.
+"""The agent: imports torch once, forks the ranks of this host, restarts them if it may, and tells the supervisor.
 
-It starts no thread and touches no GPU before the fork. Called as `python -m mooring.training.agent FD`, with the other
-end of FD, a stream of JSON lines, in the supervisor's hands.
+It starts no thread and touches no GPU, so that what it forks begins clean. Called as `python -m mooring.training.agent
+FD`, with the other end of FD, a stream of JSON lines, in the supervisor's hands.
 """
 
 import ctypes
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import script
 from .entry_point import Command, EntryPoint, Function, Module, Script
+from .failure import exit_code
+from .rendezvous import MeetingError, Rendezvous
 
 PR_SET_PDEATHSIG = 1
-PORT_BYTES = 5
-ORDER_END = b"\n"
+# How soon a failure on another host is noticed here.
+POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,51 +39,157 @@ class RankOrder:
 
 
 def main() -> int:
-    """Start the ranks and wait for them. In a forked rank this returns the script's own exit code."""
+    """Run the ranks that the supervisor orders. In a forked rank this returns the script's own exit code."""
     control = socket.socket(fileno=int(sys.argv[1]))
     _die_with(os.getppid())
     # A terminal's Ctrl-C goes to the whole group, and PID 1's forwarding to ranks is the supervisor's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    order = json.loads(_read_line(control))
+    with control.makefile("rb", buffering=0) as stream:
+        order = json.loads(stream.readline())
     entry_point = _entry_point(order)
-    if not isinstance(entry_point, Command):
+    if order["is_distributed"] or not isinstance(entry_point, Command):
         import torch.distributed  # noqa: F401 - once, for all ranks
     gc.collect()
     gc.freeze()  # so that no rank's collector touches, and so copies, what it shares with the others
-    gate, opener = os.pipe()
-    agent = os.getpid()
-    pids: dict[int, int] = {}
-    ranks = [RankOrder(**{**fields, "error_file": Path(fields["error_file"])}) for fields in order["ranks"]]
-    for rank in ranks:
-        pid = os.fork()
-        if pid == 0:
-            control.close()
-            os.close(opener)
-            _die_with(agent)
-            _become_rank(rank, ranks, gate)
-            if order["directory"]:
-                os.chdir(order["directory"])
-                sys.path.insert(0, order["directory"])
-            return script.run(entry_point, tuple(order["arguments"]), rank.error_file)
-        pids[pid] = rank.rank
-    _send(control, {"pids": {rank: pid for pid, rank in pids.items()}})
-    for rank in ranks:
-        os.close(rank.stdout)
-        os.close(rank.stderr)
-    # The store comes after the forks: it runs a thread, and a fork must not copy half of one.
-    store = _open_store(order)
-    os.write(opener, f"{store.port if store else 0:{PORT_BYTES}}".encode() * len(ranks))
-    _wait(control, pids)
-    return 0
+    agent = Agent(control, order)
+    try:
+        rank = agent.run()
+    except MeetingError as error:
+        agent.send({"problem": str(error)})
+        return 1
+    return 0 if rank is None else script.run(entry_point, tuple(order["arguments"]), rank.error_file)
 
 
-def _read_line(control: socket.socket) -> bytes:
-    with control.makefile("rb", buffering=0) as stream:
-        return stream.readline()
+class Agent:
+    """The ranks of this host, through one attempt or several."""
 
+    def __init__(self, control: socket.socket, order: dict[str, Any]) -> None:
+        self._control = control
+        self._order = order
+        self._pid = os.getpid()
+        self._ranks = [RankOrder(**{**fields, "error_file": Path(fields["error_file"])}) for fields in order["ranks"]]
+        self._rendezvous = Rendezvous(order["hosts"], order["host"], order["port"], order["join_seconds"])
+        self._running: dict[int, int] = {}  # pid -> rank
+        self._attempts_left = int(order["max_restarts"])
+        self._bell, bell_end = socket.socketpair()
+        self._bell.setblocking(False)
+        bell_end.setblocking(False)
+        self._bell_end = bell_end
 
-def _send(control: socket.socket, message: dict[str, Any]) -> None:
-    control.sendall(json.dumps(message).encode() + ORDER_END)
+    def send(self, message: dict[str, Any]) -> None:
+        """Tell the supervisor something."""
+        self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    def run(self) -> RankOrder | None:
+        """Run attempts until one succeeds or none is left. Returns the rank's order in a rank, None in the agent.
+
+        Raises `MeetingError` if the hosts do not come together.
+        """
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._bell_end.fileno(), warn_on_full_buffer=False)
+        if self._order["is_distributed"]:
+            self._rendezvous.open()
+        attempt = 0
+        while True:
+            port = self._rendezvous.join(attempt) if self._order["is_distributed"] else None
+            rank = self._fork(attempt, port)
+            if rank is not None:
+                return rank
+            if not self._watch(attempt):
+                self._rendezvous.leave()
+                return None
+            attempt += 1
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    def _fork(self, attempt: int, port: int | None) -> RankOrder | None:
+        """Fork all ranks; returns the rank's order in a rank, None in the agent."""
+        for rank in self._ranks:
+            pid = os.fork()
+            if pid == 0:
+                self._become(rank, attempt, port)
+                return rank
+            self._running[pid] = rank.rank
+        self.send({"attempt": attempt, "pids": {rank: pid for pid, rank in self._running.items()}})
+        return None
+
+    def _become(self, rank: RankOrder, attempt: int, port: int | None) -> None:
+        """In the child: a group, streams, variables and signals of its own."""
+        os.setsid()
+        _die_with(self._pid)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(rank.stdout, 1)
+        os.dup2(rank.stderr, 2)
+        for other in self._ranks:
+            os.close(other.stdout)
+            os.close(other.stderr)
+        for ours in (self._control, self._bell, self._bell_end):
+            ours.close()
+        os.environ.update(rank.variables)
+        if port is not None:
+            os.environ["MASTER_PORT"] = str(port)
+            os.environ["TORCHELASTIC_RESTART_COUNT"] = str(attempt)
+        if directory := self._order["directory"]:
+            os.chdir(directory)
+            sys.path.insert(0, directory)
+
+    # --- watching ---------------------------------------------------------------------------------------------------
+
+    def _watch(self, attempt: int) -> bool:
+        """Wait until the ranks have ended; returns whether they are to be started again.
+
+        While a restart is possible a failure is ours to deal with; otherwise each end is reported as it comes.
+        """
+        has_told = False
+        while self._running:
+            select.select([self._bell, self._control], [], [], POLL_S if len(self._order["hosts"]) > 1 else None)
+            self._listen()
+            for rank, status in self._reap():
+                if status != 0 and not has_told:
+                    has_told = True
+                    self._rendezvous.tell_failure(attempt, f"rank {rank} on {self._order['host']}")
+                    if self._attempts_left > 0:
+                        return self._restart(attempt, f"rank {rank} ended with exit code {exit_code(status)}")
+                self.send({"rank": rank, "status": status})
+            if not has_told and (who := self._rendezvous.failure_elsewhere(attempt)):
+                has_told = True
+                if self._attempts_left > 0:
+                    return self._restart(attempt, f"{who} failed")
+                self.send({"elsewhere": who})
+        return False
+
+    def _restart(self, attempt: int, why: str) -> bool:
+        """Kill what runs of an attempt: its ranks wait for one that is gone, and their state is in checkpoints."""
+        self._attempts_left -= 1
+        self.send({"restart": attempt + 1, "why": why})
+        for pid in self._running:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        while self._running:
+            pid, _ = os.waitpid(-1, 0)
+            self._running.pop(pid, None)
+        return True
+
+    def _listen(self) -> None:
+        """Hear from the supervisor that the run is to end, so that nothing is started any more."""
+        with suppress(BlockingIOError):
+            self._bell.recv(1 << 12)
+        if select.select([self._control], [], [], 0)[0]:
+            self._control.recv(1 << 12)  # it says one thing only
+            self._attempts_left = 0
+
+    def _reap(self) -> list[tuple[int, int]]:
+        """Return the ranks that have ended, with their wait statuses."""
+        ended = []
+        while self._running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid in self._running:
+                ended.append((self._running.pop(pid), status))
+        return ended
 
 
 def _die_with(parent: int) -> None:
@@ -95,45 +205,6 @@ def _entry_point(order: dict[str, Any]) -> EntryPoint:
     if kind == "function":
         return Function(*value)
     return Module(value) if kind == "module" else Command(tuple(value))
-
-
-def _become_rank(rank: RankOrder, ranks: list[RankOrder], gate: int) -> None:
-    """In the child: a group, streams and variables of its own; then wait until there is a place to meet."""
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(rank.stdout, 1)
-    os.dup2(rank.stderr, 2)
-    for other in ranks:
-        os.close(other.stdout)
-        os.close(other.stderr)
-    os.environ.update(rank.variables)
-    port = os.read(gate, PORT_BYTES)
-    os.close(gate)
-    if int(port):
-        os.environ["MASTER_PORT"] = port.decode().strip()
-
-
-def _open_store(order: dict[str, Any]) -> Any:
-    """Open the store where ranks meet, if they meet here. Any free port will do unless other hosts must know it."""
-    if not order["meeting"]:
-        return None
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # missing from its __all__
-
-    # Given only a port, torch listens on every address; one host's ranks need no more than the loopback.
-    address = "0.0.0.0" if order["port"] else "127.0.0.1"  # noqa: S104 - other hosts' ranks must reach it
-    listener = socket.create_server((address, order["port"]))
-    port = listener.getsockname()[1]
-    return TCPStore(
-        "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach(), use_libuv=True
-    )
-
-
-def _wait(control: socket.socket, pids: dict[int, int]) -> None:
-    """Report each rank's wait status as it ends."""
-    while pids:
-        pid, status = os.waitpid(-1, 0)
-        if pid in pids:
-            _send(control, {"rank": pids.pop(pid), "status": status})
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def _conclude(outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironme
         logger.info("every rank exited 0")
         return
     host = environment.cluster.current_host
-    if outcome.cause is not None:
+    if outcome.problem is not None:
+        text = outcome.problem
+    elif outcome.cause is not None:
         text = failure_text(outcome.cause, plan.world_size, host, out_of_memory=out_of_memory)
     elif outcome.stopped_by is not None:
         text = (

@@ -15,6 +15,10 @@ PROCESSES_VARIABLE = "MOORING_PROCESSES_PER_HOST"
 GRACE_VARIABLE = "MOORING_GRACE_SECONDS"
 # The platform kills 120 s after SIGTERM; 20 of them are left to upload what was saved.
 DEFAULT_GRACE_S = 100.0
+RESTARTS_VARIABLE = "MOORING_MAX_RESTARTS"
+JOIN_VARIABLE = "MOORING_JOIN_SECONDS"
+# Hosts of a job may come up minutes apart; the earlier toolkit waits as long for their names.
+DEFAULT_JOIN_S = 900.0
 DIALECT_VARIABLE = "MOORING_ARGUMENTS"
 # What SDK v2 can ask for and torch.distributed has taken the place of.
 OTHER_LAUNCHERS = {
@@ -49,8 +53,11 @@ class LaunchPlan:
     ranks: tuple[RankPlan, ...]
     world_size: int
     grace_seconds: float
+    hosts: tuple[str, ...]  # those that run together, the first of which holds the store where they meet
+    host: str
+    max_restarts: int
+    join_seconds: float
     meeting_port: int | None
-    is_meeting_host: bool  # whether this host holds the store where ranks meet
 
 
 def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> LaunchPlan:
@@ -80,9 +87,12 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
             for local in range(per_host)
         ),
         world_size=world_size,
-        grace_seconds=_grace_seconds(environment.variables),
+        grace_seconds=_seconds(environment.variables, GRACE_VARIABLE, DEFAULT_GRACE_S),
+        hosts=hosts,
+        host=current,
+        max_restarts=_restarts(environment.variables),
+        join_seconds=_seconds(environment.variables, JOIN_VARIABLE, DEFAULT_JOIN_S),
         meeting_port=(MASTER_PORT if several_hosts else 0) if world_size > 1 else None,
-        is_meeting_host=current == hosts[0],
     )
 
 
@@ -119,17 +129,24 @@ def _processes_per_host(environment: TrainingEnvironment, *, is_distributed: boo
     return int(asked)
 
 
-def _grace_seconds(variables: Mapping[str, str]) -> float:
-    given = variables.get(GRACE_VARIABLE)
+def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:
+    given = variables.get(name)
     if given is None:
-        return DEFAULT_GRACE_S
+        return default
     try:
         seconds = float(given)
     except ValueError as error:
-        raise SettingError(GRACE_VARIABLE, given, "a number of seconds such as 100") from error
+        raise SettingError(name, given, f"a number of seconds such as {default:g}") from error
     if not 0 <= seconds < float("inf"):
-        raise SettingError(GRACE_VARIABLE, given, "a number of seconds such as 100")
+        raise SettingError(name, given, f"a number of seconds such as {default:g}")
     return seconds
+
+
+def _restarts(variables: Mapping[str, str]) -> int:
+    given = variables.get(RESTARTS_VARIABLE, "0")
+    if not given.isdecimal():
+        raise SettingError(RESTARTS_VARIABLE, given, "a whole number such as 3")
+    return int(given)
 
 
 def _interface_variables(interface: str | None) -> dict[str, str]:
@@ -151,5 +168,5 @@ def _rank_variables(rank: int, local: int, world_size: int, per_host: int, hosts
         "MASTER_ADDR": hosts[0] if len(hosts) > 1 else "127.0.0.1",
         # The agent of the first host holds the store where ranks meet, not rank 0.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_RUN_ID": "mooring",
     }

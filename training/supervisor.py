@@ -36,6 +36,7 @@ FAILURE_GRACE_S = 10.0
 AGENT_GRACE_S = 5.0
 # Killed processes are gone in milliseconds, unless the kernel is busy writing for them.
 LEFTOVER_S = 2.0
+STOPPING = b"stopping\n"
 CHILDREN = Path("/proc/thread-self/children")
 
 
@@ -50,6 +51,11 @@ class Rank:
     ended_at: float = 0.0
     was_told: bool = False  # a signal of ours may be why it ended
 
+    def begin(self, pid: int) -> None:
+        """Forget the last attempt."""
+        self.pid, self.status, self.was_told = pid, None, False
+        self.error_file.unlink(missing_ok=True)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -58,6 +64,7 @@ class Outcome:
     exit_code: int
     cause: RankFailure | None = None  # what the other failures follow from
     lost_agent: bool = False  # the agent ended before its ranks did
+    problem: str | None = None  # why they did not start, or were stopped, if that was not their own doing
     stopped_by: int | None = None  # the signal that asked for the end
 
 
@@ -71,6 +78,7 @@ class Supervisor:
         self._agent = 0
         self._agent_status: int | None = None
         self._lost_agent = False
+        self._problem: str | None = None
         self._deadline: float | None = None
         self._stopped_by: int | None = None
         self._news = b""  # the beginning of a line from the agent
@@ -137,8 +145,12 @@ class Supervisor:
                 }
                 for planned, rank, (stdout, stderr) in zip(plan.ranks, self._ranks, write_ends, strict=True)
             ],
+            "is_distributed": plan.meeting_port is not None,
+            "hosts": plan.hosts,
+            "host": plan.host,
             "port": plan.meeting_port or 0,
-            "meeting": plan.meeting_port is not None and plan.is_meeting_host,
+            "join_seconds": plan.join_seconds,
+            "max_restarts": plan.max_restarts,
         }
 
     # --- what happens -----------------------------------------------------------------------------------------------
@@ -158,14 +170,21 @@ class Supervisor:
         self._selector.unregister(self._control)
 
     def _take(self, news: Mapping[str, Any]) -> None:
-        by_rank = {rank.rank: rank for rank in self._ranks}
         if "pids" in news:
-            for number, pid in news["pids"].items():
-                by_rank[int(number)].pid = pid
+            for rank in self._ranks:
+                rank.begin(news["pids"][str(rank.rank)])
             if self._stopped_by is not None:
                 self._tell_ranks(self._stopped_by)  # it came before they did
+        elif "restart" in news:
+            logger.error("%s; starting the ranks again, restart %d", news["why"], news["restart"])
+        elif "problem" in news:
+            self._problem = news["problem"]
+        elif "elsewhere" in news:
+            self._problem = f"{news['elsewhere'].capitalize()} failed, and this host's ranks were stopped for it."
+            logger.error("%s", self._problem)
+            self._stop_others()
         else:
-            self._on_rank_end(by_rank[news["rank"]], news["status"])
+            self._on_rank_end(next(rank for rank in self._ranks if rank.rank == news["rank"]), news["status"])
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -183,7 +202,12 @@ class Supervisor:
             len(self._ranks),
             self._plan.grace_seconds,
         )
-        self._tell_ranks(number)
+        with suppress(OSError):  # it has ended already
+            self._control.sendall(STOPPING)
+        if any(rank.pid is not None and rank.status is None for rank in self._ranks):
+            self._tell_ranks(number)
+        elif self._agent_status is None:
+            os.kill(self._agent, signal.SIGTERM)  # nothing has started that could save anything
 
     def _reap(self) -> None:
         """Take the statuses of all children: the agent, its ranks if it is gone, orphans of either."""
@@ -214,11 +238,15 @@ class Supervisor:
         rank.ended_at = time.time()
         if status != 0 and any(other.status is None for other in self._ranks):
             logger.error("rank %d ended with exit code %d; stopping the others", rank.rank, exit_code(status))
-            self._tell_ranks(signal.SIGTERM)
-            limit = time.monotonic() + FAILURE_GRACE_S
-            self._deadline = limit if self._deadline is None else min(limit, self._deadline)
+            self._stop_others()
 
     # --- ending -----------------------------------------------------------------------------------------------------
+
+    def _stop_others(self) -> None:
+        """Ask the ranks that are left to end: they can only wait for the one that has failed."""
+        self._tell_ranks(signal.SIGTERM)
+        limit = time.monotonic() + FAILURE_GRACE_S
+        self._deadline = limit if self._deadline is None else min(limit, self._deadline)
 
     def _tell_ranks(self, number: int) -> None:
         """Signal rank leaders only: a DataLoader worker that gets SIGTERM takes its rank with it."""
@@ -253,13 +281,14 @@ class Supervisor:
 
     def _outcome(self) -> Outcome:
         if self._lost_agent:
-            return Outcome(exit_code(self._agent_status or 0) or 1, lost_agent=True, stopped_by=self._stopped_by)
+            code = exit_code(self._agent_status or 0) or 1
+            return Outcome(code, lost_agent=True, problem=self._problem, stopped_by=self._stopped_by)
         failed = [index for index, rank in enumerate(self._ranks) if rank.status]
         if not failed:
             return Outcome(0, stopped_by=self._stopped_by)
         unprompted = [index for index in failed if not self._ranks[index].was_told]
         cause = root_cause([self._failure(index) for index in unprompted or failed])
-        return Outcome(cause.exit_code, cause, stopped_by=self._stopped_by)
+        return Outcome(cause.exit_code, cause, problem=self._problem, stopped_by=self._stopped_by)
 
     def _failure(self, index: int) -> RankFailure:
         rank, stderr = self._ranks[index], self._relays[2 * index + 1]

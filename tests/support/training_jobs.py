@@ -55,8 +55,9 @@ class Run:
         return psutil.Process(self.process.pid).children()[0]
 
     def ranks(self) -> list[psutil.Process]:
-        """Return the rank leaders, in order."""
-        return sorted(self.agent().children(), key=lambda process: process.pid)
+        """Return the rank leaders, in order. What else the agent has started leads no session."""
+        leaders = [child for child in self.agent().children() if os.getsid(child.pid) == child.pid]
+        return sorted(leaders, key=lambda process: process.pid)
 
     def family(self) -> list[psutil.Process]:
         """Return every process of the run."""

@@ -275,3 +275,35 @@ def test_killed_supervisor_leaves_nothing_running(tmp_path: Path) -> None:
         family = run.family()
         run.signal(signal.SIGKILL)
         assert not psutil.wait_procs(family[1:], timeout=10)[1]
+
+
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+
+def test_failed_ranks_are_started_again_as_often_as_allowed(tmp_path: Path) -> None:
+    text = 'echo attempt; cd "$SM_OUTPUT_DATA_DIR"; echo x >> tries; [ $(wc -l < tries) -ge 3 ] || exit 7'
+    job = shell(tmp_path, text)
+    code, output = job.run(MOORING_MAX_RESTARTS="2")
+    assert code == 0
+    assert output.splitlines().count("attempt") == 3
+    assert "rank 0 ended with exit code 7; starting the ranks again, restart 2" in output
+    assert not job.paths.failure.exists()
+
+
+def test_last_failure_counts_when_no_restart_is_left(tmp_path: Path) -> None:
+    job = shell(tmp_path, "exit 7")
+    code, output = job.run(MOORING_MAX_RESTARTS="1")
+    assert code == 7
+    assert output.count("starting the ranks again") == 1
+    assert "exit code 7" in job.failure
+
+
+def test_nothing_is_started_again_after_a_stop(tmp_path: Path) -> None:
+    run = shell(tmp_path, "trap 'exit 3' TERM\necho waiting\nwhile true; do sleep 0.05; done").start(
+        MOORING_MAX_RESTARTS="5"
+    )
+    with run.process:
+        run.wait_for_line("waiting")
+        run.signal()
+        assert run.wait() == 3
+    assert run.output.count("waiting") == 1

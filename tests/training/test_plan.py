@@ -50,12 +50,12 @@ def test_second_host_has_the_later_ranks_and_does_not_hold_the_store(tmp_path: P
     assert made.ranks[1].variables["LOCAL_RANK"] == "1"
     assert made.ranks[1].variables["WORLD_SIZE"] == "6"
     assert made.ranks[1].variables["MASTER_ADDR"] == "algo-1"
-    assert (made.meeting_port, made.is_meeting_host) == (7777, False)
+    assert (made.meeting_port, made.hosts, made.host) == (7777, ("algo-1", "algo-2"), "algo-2")
 
 
 def test_sdk_switch_makes_a_script_distributed_over_hosts(tmp_path: Path) -> None:
     made = plan(tmp_path, resources=HOMOGENEOUS, hps={"sagemaker_torch_distributed_enabled": "true"})
-    assert (made.world_size, made.is_meeting_host) == (2, True)
+    assert (made.world_size, made.hosts) == (2, ("algo-1", "algo-2"))
 
 
 def test_one_hosts_ranks_meet_on_the_loopback_at_any_port(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""Two hosts with addresses of their own: they meet, fail together, start again together, or are named if missing."""
+
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import networks
+import pytest
+from jobs import HOMOGENEOUS, write_config
+from training_jobs import TIMEOUT_S, Job, Run
+
+from mooring.runner.container_spec import ContainerSpec
+from mooring.runner.process_runner import ProcessRunner
+
+Hosts = Mapping[str, tuple[str, ...]]
+TRAIN = str(Path(sys.executable).parent / "train")
+
+MEET = """
+import os, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+ones = torch.ones(1)
+dist.all_reduce(ones)
+print(f"rank {dist.get_rank()} on {os.environ['SM_CURRENT_HOST']} sees {int(ones)}", flush=True)
+dist.destroy_process_group()
+"""
+
+# Fails once, on the second host, as long as there is no file that says that it has.
+FAILS_ONCE = """
+import os, sys, time, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+dist.all_reduce(torch.ones(1))
+print("attempt", os.environ["TORCHELASTIC_RESTART_COUNT"], "rank", dist.get_rank(), flush=True)
+marker = os.environ["MARKER"]
+if dist.get_rank() == 3 and not os.path.exists(marker):
+    open(marker, "w")
+    sys.exit(5)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+PATIENT = """
+import signal, sys, time, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+dist.barrier()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("waiting", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def two_hosts() -> Iterator[Hosts]:
+    if not networks.can_make():
+        pytest.skip("this machine lets us make no network namespaces")
+    with networks.two_hosts("algo-1", "algo-2") as prefixes:
+        yield prefixes
+
+
+def start(prefixes: Hosts, base: Path, script: str, host: str, **variables: str) -> tuple[Job, Run]:
+    job = Job.write(base / host, script, ranks=2)
+    write_config(base / host, "resourceconfig.json", HOMOGENEOUS | {"current_host": host})
+    lines: list[str] = []
+    spec = ContainerSpec((*prefixes[host], TRAIN), job.base, job.variables | variables)
+    return job, Run(ProcessRunner(on_line=lines.append).start(spec), lines)
+
+
+def run_both(prefixes: Hosts, base: Path, script: str, **variables: str) -> dict[str, tuple[int, str, Job]]:
+    """Run a job on both hosts; returns exit code, output and job by host."""
+    with ExitStack() as stack:
+        started = {host: start(prefixes, base, script, host, **variables) for host in prefixes}
+        for _, run in started.values():
+            stack.enter_context(run.process)
+        return {host: (run.process.wait(TIMEOUT_S), run.output, job) for host, (job, run) in started.items()}
+
+
+@pytest.mark.slow
+def test_ranks_of_both_hosts_meet(two_hosts: Hosts, tmp_path: Path) -> None:
+    ended = run_both(two_hosts, tmp_path, MEET)
+    assert [code for code, _, _ in ended.values()] == [0, 0], ended
+    seen = sorted(re.findall(r"rank \d on algo-\d sees \d", "".join(output for _, output, _ in ended.values())))
+    assert seen == [f"rank {rank} on algo-{1 + rank // 2} sees 4" for rank in range(4)]
+
+
+@pytest.mark.slow
+def test_failure_on_one_host_ends_both_and_names_the_rank(two_hosts: Hosts, tmp_path: Path) -> None:
+    ended = run_both(two_hosts, tmp_path, FAILS_ONCE, MARKER=str(tmp_path / "marker"))
+    assert ended["algo-2"][0] == 5
+    assert ended["algo-1"][0] != 0
+    assert "exit code 5 (rank 3 of 4 on algo-2)" in ended["algo-2"][2].failure
+
+
+@pytest.mark.slow
+def test_both_hosts_start_again_together(two_hosts: Hosts, tmp_path: Path) -> None:
+    ended = run_both(two_hosts, tmp_path, FAILS_ONCE, MARKER=str(tmp_path / "marker"), MOORING_MAX_RESTARTS="2")
+    assert [code for code, _, _ in ended.values()] == [0, 0], ended
+    attempts = sorted(re.findall(r"attempt (\d) rank (\d)", "".join(output for _, output, _ in ended.values())))
+    assert attempts == [(str(attempt), str(rank)) for attempt in range(2) for rank in range(4)]
+
+
+@pytest.mark.slow
+def test_killed_rank_hangs_nobody(two_hosts: Hosts, tmp_path: Path) -> None:
+    """The others wait for nothing that a broken connection would tell them of."""
+    with ExitStack() as stack:
+        started = {host: start(two_hosts, tmp_path, PATIENT, host) for host in two_hosts}
+        for _, run in started.values():
+            stack.enter_context(run.process)
+        for _, run in started.values():
+            run.wait_for_line("waiting", 2)
+        started["algo-2"][1].ranks()[0].send_signal(signal.SIGKILL)
+        assert started["algo-2"][1].wait() == 137
+        started["algo-1"][1].wait()
+    assert "Rank 2 on algo-2 failed" in started["algo-1"][1].output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("present", "sentence"),
+    [
+        ("algo-1", "Of 2 hosts these did not come within 3 s: algo-2"),
+        ("algo-2", "Host algo-1 could not be reached at port 7777 within 3 s"),
+    ],
+)
+def test_host_that_never_comes_is_named(two_hosts: Hosts, tmp_path: Path, present: str, sentence: str) -> None:
+    job, run = start(two_hosts, tmp_path, MEET, present, MOORING_JOIN_SECONDS="3")
+    with run.process:
+        assert run.wait() == 1
+    assert sentence in job.failure
