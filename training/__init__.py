@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpointer
     from .distributed import Group, prepare, process_group
     from .metrics import report
+    from .retention import Best, Retention
     from .sampler import DataPosition, GlobalBatchSampler, data_loader
     from .state import TrainingState
     from .stop import StopRequest
 
 __all__ = [
+    "Best",
     "Checkpointer",
     "DataPosition",
     "GlobalBatchSampler",
     "Group",
+    "Retention",
     "StopRequest",
     "TrainingState",
     "data_loader",
@@ -31,10 +34,12 @@ __all__ = [
 ]
 
 MODULES = {
+    "Best": ".retention",
     "Checkpointer": ".checkpoint",
     "DataPosition": ".sampler",
     "GlobalBatchSampler": ".sampler",
     "Group": ".distributed",
+    "Retention": ".retention",
     "StopRequest": ".stop",
     "TrainingState": ".state",
     "data_loader": ".sampler",

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -27,14 +28,15 @@ from .manifest import (
     Entries,
     entries_of,
     host_manifest_name,
+    read_manifest,
     verify,
     write_manifest,
 )
+from .retention import Retention
 from .state import GENERATORS, TrainingState
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_KEPT = 2
 FOLDER = re.compile(r"step-(\d+)")
 METADATA = ".metadata"
 
@@ -76,11 +78,11 @@ class Checkpointer:
     A save that fails (a full disk, say) is logged, training goes on, and the last good checkpoint stays.
     """
 
-    def __init__(self, state: TrainingState, directory: Path | None = None, *, keep: int = DEFAULT_KEPT) -> None:
+    def __init__(self, state: TrainingState, directory: Path | None = None, *, keep: Retention | None = None) -> None:
         variables = process_variables()
         self._state = state
         self._directory = directory or checkpoint_directory(ContainerPaths.from_variables(variables))
-        self._keep = keep
+        self._keep = keep or Retention()
         self._host = variables.get("SM_CURRENT_HOST", "algo-1")
         self._is_host_leader = variables.get("LOCAL_RANK", "0") == "0"
         # Saving talks among ranks while training does: in a group of its own, on CPU, whatever the training's backend.
@@ -91,12 +93,15 @@ class Checkpointer:
 
     # --- saving -----------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Begin to save the state as it is now; returns once it is copied. One save is in flight at a time."""
+    def save(self, metric: float | None = None) -> None:
+        """Begin to save the state as it is now; returns once it is copied. One save is in flight at a time.
+
+        `metric` is what `Retention.best` compares.
+        """
         self.wait()
         staged = self._stager.stage(self._state.capture())
         assert isinstance(staged, dict)
-        self._in_flight = self._writer.submit(self._write, self._state.step, staged)
+        self._in_flight = self._writer.submit(self._write, self._state.step, staged, metric)
 
     def wait(self) -> None:
         """Wait until the save in flight has ended, if there is one."""
@@ -104,7 +109,7 @@ class Checkpointer:
             self._in_flight.result()
             self._in_flight = None
 
-    def _write(self, step: int, staged: dict[str, Any]) -> None:
+    def _write(self, step: int, staged: dict[str, Any], metric: float | None) -> None:
         """Write a checkpoint, manifests last. Runs in the writer's thread, on all ranks in step."""
         folder = self._folder(step)
         try:
@@ -112,11 +117,14 @@ class Checkpointer:
             self._together(lambda: self._write_files(folder, staged))
             entries = self._together(lambda: (self._host, entries_of(self._own_files(folder))))
             manifests = self._together(lambda: self._write_host_manifest(folder, entries))
-            self._together(lambda: self._write_manifest(folder, step, manifests))
-            oldest_kept = self._together(self._oldest_kept)[0]
-            self._together(lambda: self._prune(oldest_kept))
+            self._together(lambda: self._write_manifest(folder, step, manifests, metric))
+            # The first rank's answer counts: only its host has all manifests.
+            kept = self._together(self._kept)[0]
+            self._together(lambda: self._prune(kept))
         except _SaveError as error:
-            logger.warning("The checkpoint of step %d failed, training goes on: %s", step, error)
+            if self._is_host_leader:
+                shutil.rmtree(folder, ignore_errors=True)  # a disk that is full needs the room
+                logger.warning("The checkpoint of step %d failed, training goes on: %s", step, error)
             return
         if dist.get_rank() == 0:
             logger.info("checkpoint of step %d is in %s", step, folder)
@@ -169,21 +177,27 @@ class Checkpointer:
         write_manifest(file, {"host": self._host, "files": files})
         return entries_of([file])
 
-    def _write_manifest(self, folder: Path, step: int, manifests: list[Entries]) -> None:
+    def _write_manifest(self, folder: Path, step: int, manifests: list[Entries], metric: float | None) -> None:
         if dist.get_rank() == 0:
             hosts = {name: entry for part in manifests for name, entry in part.items()}
-            write_manifest(folder / MANIFEST, {"step": step, "world_size": dist.get_world_size(), "hosts": hosts})
+            content = {"step": step, "world_size": dist.get_world_size(), "metric": metric, "hosts": hosts}
+            write_manifest(folder / MANIFEST, content)
 
-    def _oldest_kept(self) -> int:
-        """Return the oldest step to keep; the first rank's answer counts, as only its host has all manifests."""
-        complete = [step for step in self._steps() if (self._folder(step) / MANIFEST).exists()]
-        return complete[: self._keep][-1] if complete else 0
+    def _kept(self) -> set[int]:
+        return self._keep.kept(dict(self._complete()))
 
-    def _prune(self, oldest_kept: int) -> None:
+    def _complete(self) -> Iterator[tuple[int, float | None]]:
+        """Yield the steps that have a manifest here, each with its metric."""
+        for step in self._steps():
+            with suppress(DamagedCheckpointError):
+                yield step, read_manifest(self._folder(step)).get("metric")
+
+    def _prune(self, kept: set[int]) -> None:
+        """Remove what is older than the newest and not kept. Newer folders are of a run that was ahead, and damaged."""
         if not self._is_host_leader:
             return
         for step in self._steps():
-            if step < oldest_kept:
+            if step not in kept and step < max(kept):
                 # Without its manifest it is no checkpoint, whenever the rest of it goes.
                 (self._folder(step) / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(self._folder(step))

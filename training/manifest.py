@@ -42,12 +42,17 @@ def write_manifest(file: Path, content: Mapping[str, Any]) -> None:
         beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint's manifest says, unverified. Raises `DamagedCheckpointError`."""
+    return _read(folder / MANIFEST)
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint whose every file of every host is present and right.
 
     Raises `DamagedCheckpointError` naming the first file that is not.
     """
-    manifest = _read(folder / MANIFEST)
+    manifest = read_manifest(folder)
     _verify_entries(folder, manifest.get("hosts"), folder / MANIFEST)
     for name in manifest["hosts"]:
         _verify_entries(folder, _read(folder / name).get("files"), folder / name)

@@ -1,8 +1,10 @@
 """Checkpoints are valid or not there: one rank, a real folder, and every way to spoil it."""
 
+import contextlib
 import json
 import random
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,11 @@ from torch import nn
 from mooring.training.checkpoint import Checkpointer, CheckpointMismatchError
 from mooring.training.distributed import process_group
 from mooring.training.manifest import DamagedCheckpointError, verify
+from mooring.training.retention import Best, Retention
 from mooring.training.sampler import DataPosition
 from mooring.training.state import TrainingState
+
+ALL = Retention(last=99)
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +54,13 @@ def advance(state: TrainingState, steps: int = 1) -> list[float]:
     return losses
 
 
-def save_steps(folder: Path, count: int, keep: int = 9) -> TrainingState:
+def save_steps(folder: Path, count: int, keep: Retention = ALL) -> TrainingState:
     """Save after each of some steps."""
     state = make_state()
     with Checkpointer(state, folder, keep=keep) as checkpoints:
         for _ in range(count):
             advance(state)
-            checkpoints.save()
+            checkpoints.save(metric=-abs(3 - state.step))
     return state
 
 
@@ -96,9 +101,24 @@ def test_empty_folder_means_a_new_run(tmp_path: Path) -> None:
     assert resumed(tmp_path / "not there")[0] is None
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    save_steps(tmp_path, 5, keep=2)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step-00000004", "step-00000005"]
+@pytest.mark.parametrize(
+    ("keep", "steps"),
+    [
+        (Retention(), [7, 8]),
+        (Retention(last=1), [8]),
+        (Retention(last=1, every=3), [3, 6, 8]),
+        (Retention(last=1, best=Best.HIGHEST), [3, 8]),
+        (Retention(last=2, best=Best.LOWEST), [7, 8]),
+    ],
+)
+def test_what_is_to_be_kept_is_kept_and_nothing_else(tmp_path: Path, keep: Retention, steps: list[int]) -> None:
+    save_steps(tmp_path, 8, keep)
+    assert sorted(int(entry.name.removeprefix("step-")) for entry in tmp_path.iterdir()) == steps
+
+
+def test_keeping_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="would keep nothing"):
+        Retention(last=0)
 
 
 def damage_nothing(folder: Path) -> None:
@@ -176,7 +196,7 @@ def test_resumed_run_writes_the_damaged_step_anew(tmp_path: Path) -> None:
     lose_the_manifest(tmp_path / "step-00000003")
     step, state = resumed(tmp_path)
     assert step == 2
-    with Checkpointer(state, tmp_path, keep=9) as checkpoints:
+    with Checkpointer(state, tmp_path, keep=ALL) as checkpoints:
         advance(state)
         checkpoints.save()
     verify(tmp_path / "step-00000003")
@@ -213,3 +233,36 @@ def test_unwritable_folder_costs_the_checkpoint_not_the_run(tmp_path: Path, capl
         advance(state)
         checkpoints.save()
     assert resumed(tmp_path)[0] == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for a few checkpoints."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets us mount nothing")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_full_disk_costs_the_checkpoint_not_the_run(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = make_state()
+    with Checkpointer(state, small_disk) as checkpoints:
+        advance(state)
+        checkpoints.save()
+        checkpoints.wait()
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+        advance(state)
+        checkpoints.save()
+        checkpoints.wait()
+        assert "The checkpoint of step 2 failed" in caplog.text
+        assert not (small_disk / "step-00000002").exists()
+        assert resumed(small_disk)[0] == 1
+        (small_disk / "filler").unlink()
+        advance(state)
+        checkpoints.save()
+    assert resumed(small_disk)[0] == 3

@@ -1,6 +1,7 @@
 """Two hosts with addresses of their own: they meet, fail together, start again together, or are named if missing."""
 
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -129,3 +130,85 @@ def test_host_that_never_comes_is_named(two_hosts: Hosts, tmp_path: Path, presen
     with run.process:
         assert run.wait() == 1
     assert sentence in job.failure
+
+
+# Saves at every second step into the folder that this host alone sees.
+SAVES = """
+import torch
+from torch import nn
+from mooring.training import Checkpointer, Retention, TrainingState, prepare, process_group
+with process_group() as group:
+    torch.manual_seed(0)
+    model = prepare(nn.Linear(300, 300), group, torch.zeros(2, 300))
+    state = TrainingState(model, torch.optim.SGD(model.parameters(), 0.01, momentum=0.9))
+    with Checkpointer(state, keep=Retention(last=9)) as checkpoints:
+        print("resumed at", checkpoints.resume(), flush=True)
+        for _ in range(6):
+            state.optimizer.zero_grad()
+            model(torch.ones(2, 300) * group.rank).sum().backward()
+            state.optimizer.step()
+            state.step += 1
+            if state.step % 2 == 0:
+                checkpoints.save()
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(two_hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What both hosts hold after a run, each in a folder of its own."""
+    base = tmp_path_factory.mktemp("saved")
+    first = run_both(two_hosts, base, SAVES)
+    assert [code for code, _, _ in first.values()] == [0, 0], first
+    return base
+
+
+def deliver(base: Path, lost: str) -> None:
+    """What the platform does between two runs: both hosts' files go to one prefix, and all of it to both hosts.
+
+    Files whose path matches `lost` were on their way when the hosts went.
+    """
+    prefix: dict[str, bytes] = {}
+    for host in ("algo-1", "algo-2"):
+        folder = base / host / "checkpoints"
+        for file in folder.rglob("*"):
+            name = str(file.relative_to(folder))
+            if file.is_file() and not re.search(lost, f"{host}/{name}"):
+                prefix[name] = file.read_bytes()
+    for host in ("algo-1", "algo-2"):
+        folder = base / host / "checkpoints"
+        shutil.rmtree(folder)
+        for name, content in prefix.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lost", "step"),
+    [
+        ("nothing at all", 6),
+        ("algo-2/step-00000006/__", 4),  # the second host's share of the newest did not get through
+        ("step-00000006/manifest", 4),
+        ("algo-2/step-0000000[46]/host", 2),
+    ],
+)
+def test_hosts_resume_from_what_the_sync_delivered_whole(
+    two_hosts: Hosts, saved: Path, tmp_path: Path, lost: str, step: int
+) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    deliver(tmp_path, lost)
+    again = run_both(two_hosts, tmp_path, SAVES)
+    assert [code for code, _, _ in again.values()] == [0, 0], again
+    assert sum(output.count(f"resumed at {step}") for _, output, _ in again.values()) == 4
+
+
+@pytest.mark.slow
+def test_hosts_whose_folders_differ_agree_on_the_newest_that_both_have(
+    two_hosts: Hosts, saved: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    deliver(tmp_path, "nothing at all")
+    shutil.rmtree(tmp_path / "algo-2/checkpoints/step-00000006")
+    (tmp_path / "algo-1/checkpoints/step-00000004/manifest.json").unlink()
+    again = run_both(two_hosts, tmp_path, SAVES)
+    assert sum(output.count("resumed at 2") for _, output, _ in again.values()) == 4, again
