@@ -1,4 +1,4 @@
-# make demo · test · check · format · bench. Each sets itself up in .venv; nothing is installed globally.
+# make demo · test · check · format · bench · bench-training. Each sets itself up in .venv; nothing is installed globally.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench bench-training clean
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,6 +45,9 @@ format: $(READY)  ## rewrite the code in the house style
 
 bench: $(READY)  ## the server against a raw in-process loop, interleaved
 	@$(BIN)/python -m benchmarks.serving
+
+bench-training: $(READY)  ## train against bare torchrun, and what a checkpoint costs the loop
+	@$(BIN)/python -m benchmarks.training
 
 clean:  ## forget the environment and what tools cached
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

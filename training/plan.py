@@ -31,6 +31,8 @@ OTHER_LAUNCHERS = {
 }
 DISTRIBUTED_SWITCHES = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
 LOOPBACK = "lo"
+# NCCL's plugin for EFA reads these; RDMAV_FORK_SAFE because DataLoader workers are forked.
+EFA_VARIABLES = {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "RDMAV_FORK_SAFE": "1"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
     defaults = {"OMP_NUM_THREADS": str(max(1, environment.cpus // per_host))} | _interface_variables(
         environment.cluster.usable_interface() if several_hosts else LOOPBACK
     )
+    if environment.has_efa:
+        defaults |= EFA_VARIABLES
     return LaunchPlan(
         entry_point=entry_point,
         # A ready-made program reads its hyperparameters from the file.

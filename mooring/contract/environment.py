@@ -15,7 +15,7 @@ from .config_files import read_object, take
 from .errors import ConfigurationFileError, SettingError
 from .hyperparameters import TUNING_OBJECTIVE, read_hyperparameters
 from .paths import ContainerPaths
-from .resources import gpu_count, neuron_count, usable_cpus
+from .resources import gpu_count, has_efa, neuron_count, usable_cpus
 
 DEFAULT_LOG_LEVEL = 20
 
@@ -46,6 +46,7 @@ class TrainingEnvironment:
     cpus: int
     gpus: int
     neurons: int
+    has_efa: bool
     variables: Mapping[str, str]
 
     @classmethod
@@ -79,6 +80,7 @@ class TrainingEnvironment:
             cpus=usable_cpus(),
             gpus=gpu_count(),
             neurons=neuron_count(),
+            has_efa=has_efa(),
             variables=variables,
         )
 

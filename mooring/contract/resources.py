@@ -8,6 +8,7 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
+INFINIBAND = Path("/dev/infiniband")
 # cgroup v1 writes a number near 2**63 where there is no limit.
 NO_LIMIT_BYTES = 1 << 60
 TOOL_TIMEOUT_S = 30.0
@@ -71,6 +72,11 @@ def neuron_count() -> int:
         return sum(int(device.get("nc_count", 0)) for device in devices)
     except (ValueError, AttributeError, TypeError):
         return 0
+
+
+def has_efa(devices: Path = INFINIBAND) -> bool:
+    """Whether an Elastic Fabric Adapter is here, by its device: lists of instance types go stale."""
+    return any(devices.glob("uverbs*"))
 
 
 def _output(*command: str) -> str:

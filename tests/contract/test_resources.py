@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring.contract.resources import memory_available_bytes, memory_limit_bytes, usable_cpus
+from mooring.contract.resources import has_efa, memory_available_bytes, memory_limit_bytes, usable_cpus
 
 GIB = 1 << 30
 
@@ -76,3 +76,9 @@ def test_reclaimable_cache_counts_as_free(tmp_path: Path) -> None:
 def test_no_more_is_free_than_the_machine_has(tmp_path: Path) -> None:
     cgroup = write(tmp_path / "cgroup", {"memory.max": str(14 * GIB), "memory.current": "0"})
     assert memory_available_bytes(cgroup, proc(tmp_path / "proc")) == 8 * GIB
+
+
+def test_efa_is_found_by_its_device(tmp_path: Path) -> None:
+    assert not has_efa(tmp_path)
+    (tmp_path / "uverbs0").touch()
+    assert has_efa(tmp_path)

@@ -10,14 +10,16 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from training_jobs import Job
 
+from mooring.artifact.archive import pack
 from mooring.contract.channels import Channel
 from mooring.contract.errors import HyperparameterError, MissingChannelError
 from mooring.contract.typed import parse_hyperparameters
 from mooring.training.export import ExportError, export
+from mooring.training.initial_weights import InitialWeightsError, initial_weights, start_from
 from mooring.training.programs.image_classification import Settings
 from mooring.training.programs.listed_images import ListedImages, ListingError, TrainingImageError
 from mooring.training.programs.residual_network import Classifier, ResidualNetwork
@@ -198,6 +200,33 @@ def test_exported_weights_are_the_networks(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
     assert not list(tmp_path.glob(".*"))
+
+
+def test_job_may_start_from_an_earlier_jobs_model(tmp_path: Path) -> None:
+    """From its archive or its folder; another model's is refused by its tensors."""
+    torch.manual_seed(1)
+    network = Classifier(ResidualNetwork(8, (1, 8, 8), 2))
+    (tmp_path / "model").mkdir()
+    save_file(network.state_dict(), tmp_path / "model/model.safetensors")
+    (tmp_path / "archive").mkdir()
+    pack(tmp_path / "model", tmp_path / "archive/model.tar.gz")
+    for folder in ("model", "archive"):
+        weights = initial_weights({"model": Channel("model", tmp_path / folder)}) or {}
+        fresh = Classifier(ResidualNetwork(8, (1, 8, 8), 2))
+        start_from(fresh, weights)
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in fresh.state_dict().items())
+    with pytest.raises(InitialWeightsError, match=r"network\.classifier\.weight is \(2, 64\), here \(3, 64\)"):
+        start_from(Classifier(ResidualNetwork(8, (1, 8, 8), 3)), weights)
+
+
+def test_model_channel_without_weights_says_what_it_holds(tmp_path: Path) -> None:
+    assert initial_weights({}) is None
+    (tmp_path / "model.pth").touch()
+    with pytest.raises(InitialWeightsError, match=r"holds no model\.safetensors, but: model\.pth"):
+        initial_weights({"model": Channel("model", tmp_path)})
+    (tmp_path / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(InitialWeightsError, match="cannot be read"):
+        initial_weights({"model": Channel("model", tmp_path)})
 
 
 class Fickle(nn.Module):

@@ -1,5 +1,6 @@
 """The launch plan: who runs, how many, with which arguments and variables. Nothing is started here."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,12 @@ def test_users_variables_stand_where_the_plan_has_only_a_default(tmp_path: Path)
     made = plan(tmp_path, OMP_NUM_THREADS="7", GLOO_SOCKET_IFNAME="eth9", SM_HOSTS="stale")
     assert (made.variables["OMP_NUM_THREADS"], made.variables["GLOO_SOCKET_IFNAME"]) == ("7", "eth9")
     assert made.variables["SM_HOSTS"] == '["algo-1"]'
+
+
+def test_fabric_adapter_is_used_where_there_is_one(tmp_path: Path) -> None:
+    without = environment(tmp_path)
+    assert "FI_PROVIDER" not in make_plan(without, Module("a")).variables
+    assert make_plan(replace(without, has_efa=True), Module("a")).variables["FI_PROVIDER"] == "efa"
 
 
 @pytest.mark.parametrize(

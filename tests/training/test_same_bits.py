@@ -169,7 +169,14 @@ def test_other_number_of_ranks_goes_on_where_the_run_stopped(tmp_path: Path) -> 
         run.signal()
         assert run.wait() == 0
     first = losses(job)
+    run = job.start(MOORING_PROCESSES_PER_HOST="4")
+    with run.process:
+        run.wait_for(lambda: len(losses(job)) >= len(first) + 9)
+        run.signal()
+        assert run.wait() == 0
+    second = losses(job)
+    assert run.output.count(f"resumed at {first[-1][0]}") == 4
     code, output = job.run(MOORING_PROCESSES_PER_HOST="3")
     assert code == 0, output
-    assert output.count(f"resumed at {first[-1][0]}") == 3
+    assert output.count(f"resumed at {second[-1][0]}") == 3
     assert [step for step, _ in losses(job)] == list(range(1, 61))

@@ -1,7 +1,7 @@
 """The program `image-classification`: SageMaker's built-in algorithm of that name, in PyTorch.
 
-Channels `train`, `validation`, `train_lst` and `validation_lst`, and the built-in's hyperparameters. Also the example
-of how to write a program: `main` and `train` are all of it.
+Channels `train`, `validation`, `train_lst` and `validation_lst`, and `model` to go on from an earlier job's model; the
+built-in's hyperparameters. Also the example of how to write a program: `main` and `train` are all of it.
 """
 
 import logging
@@ -27,6 +27,7 @@ from mooring.training.checkpoint import Checkpointer
 from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
 from mooring.training.export import export
 from mooring.training.generators import seed_generators
+from mooring.training.initial_weights import initial_weights, start_from
 from mooring.training.metrics import report
 from mooring.training.sampler import DataPosition, GlobalBatchSampler, data_loader
 from mooring.training.state import TrainingState
@@ -96,9 +97,10 @@ def main() -> None:
     images = ListedImages.open(environment.channels, "train", settings.shape, settings.num_classes)
     held_out = ListedImages.open(environment.channels, "validation", settings.shape, settings.num_classes)
     check_counts(settings, len(images))
+    weights = initial_weights(environment.channels)
     with process_group() as group:
         seed_generators(settings.seed, group.rank)
-        network = train(settings, group, images, held_out)
+        network = train(settings, group, images, held_out, weights)
         if group.rank == 0:
             example = torch.stack([held_out[index % len(held_out)][0] for index in range(EXAMPLES)])
             labels = [str(label) for label in range(settings.num_classes)]
@@ -106,9 +108,15 @@ def main() -> None:
             export(Classifier(network), example, labels, environment.paths.model, texts)
 
 
-def train(settings: Settings, group: Group, images: ListedImages, held_out: ListedImages) -> nn.Module:
+def train(
+    settings: Settings,
+    group: Group,
+    images: ListedImages,
+    held_out: ListedImages,
+    weights: dict[str, torch.Tensor] | None,
+) -> nn.Module:
     """Train from the newest checkpoint to the last epoch, or until told to stop; returns the network."""
-    state, scheduler = build(settings, group)
+    state, scheduler = build(settings, group, weights)
     model, optimizer, position = state.model, state.optimizer, state.position
     batch_size = settings.mini_batch_size
     sampler = GlobalBatchSampler(
@@ -154,9 +162,13 @@ def train(settings: Settings, group: Group, images: ListedImages, held_out: List
     return unwrapped(model)
 
 
-def build(settings: Settings, group: Group) -> tuple[TrainingState, MultiStepLR]:
+def build(
+    settings: Settings, group: Group, weights: dict[str, torch.Tensor] | None
+) -> tuple[TrainingState, MultiStepLR]:
     """Return the model on this rank's device with what trains it, and its learning rate's schedule."""
     network = ResidualNetwork(settings.num_layers, settings.shape, settings.num_classes).to(group.device)
+    if weights is not None:
+        start_from(Classifier(network), weights)  # as it was exported
     example = torch.zeros(2, *settings.shape, device=group.device)
     model = prepare(network, group, example)
     optimizer = make_optimizer(settings, model.parameters())
