@@ -19,7 +19,7 @@ from typing import Any
 
 from . import script
 from .entry_point import Command, EntryPoint, Function, Module, Script
-from .failure import exit_code
+from .failure import error_file, exit_code
 from .rendezvous import MeetingError, Rendezvous
 
 PR_SET_PDEATHSIG = 1
@@ -35,7 +35,6 @@ class RankOrder:
     variables: dict[str, str]
     stdout: int
     stderr: int
-    error_file: Path
 
 
 def main() -> int:
@@ -57,7 +56,10 @@ def main() -> int:
     except MeetingError as error:
         agent.send({"problem": str(error)})
         return 1
-    return 0 if rank is None else script.run(entry_point, tuple(order["arguments"]), rank.error_file)
+    if rank is None:
+        return 0
+    file = error_file(Path(order["errors"]), rank.rank, agent.attempt)
+    return script.run(entry_point, tuple(order["arguments"]), file)
 
 
 class Agent:
@@ -67,7 +69,8 @@ class Agent:
         self._control = control
         self._order = order
         self._pid = os.getpid()
-        self._ranks = [RankOrder(**{**fields, "error_file": Path(fields["error_file"])}) for fields in order["ranks"]]
+        self.attempt = 0
+        self._ranks = [RankOrder(**fields) for fields in order["ranks"]]
         self._rendezvous = Rendezvous(order["hosts"], order["host"], order["port"], order["join_seconds"])
         self._running: dict[int, int] = {}  # pid -> rank
         self._attempts_left = int(order["max_restarts"])
@@ -89,31 +92,30 @@ class Agent:
         signal.set_wakeup_fd(self._bell_end.fileno(), warn_on_full_buffer=False)
         if self._order["is_distributed"]:
             self._rendezvous.open()
-        attempt = 0
         while True:
-            port = self._rendezvous.join(attempt) if self._order["is_distributed"] else None
-            rank = self._fork(attempt, port)
+            port = self._rendezvous.join(self.attempt) if self._order["is_distributed"] else None
+            rank = self._fork(port)
             if rank is not None:
                 return rank
-            if not self._watch(attempt):
+            if not self._watch():
                 self._rendezvous.leave()
                 return None
-            attempt += 1
+            self.attempt += 1
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
-    def _fork(self, attempt: int, port: int | None) -> RankOrder | None:
+    def _fork(self, port: int | None) -> RankOrder | None:
         """Fork all ranks; returns the rank's order in a rank, None in the agent."""
         for rank in self._ranks:
             pid = os.fork()
             if pid == 0:
-                self._become(rank, attempt, port)
+                self._become(rank, port)
                 return rank
             self._running[pid] = rank.rank
-        self.send({"attempt": attempt, "pids": {rank: pid for pid, rank in self._running.items()}})
+        self.send({"attempt": self.attempt, "pids": {rank: pid for pid, rank in self._running.items()}})
         return None
 
-    def _become(self, rank: RankOrder, attempt: int, port: int | None) -> None:
+    def _become(self, rank: RankOrder, port: int | None) -> None:
         """In the child: a group, streams, variables and signals of its own."""
         os.setsid()
         _die_with(self._pid)
@@ -130,14 +132,14 @@ class Agent:
         os.environ.update(rank.variables)
         if port is not None:
             os.environ["MASTER_PORT"] = str(port)
-            os.environ["TORCHELASTIC_RESTART_COUNT"] = str(attempt)
+            os.environ["TORCHELASTIC_RESTART_COUNT"] = str(self.attempt)
         if directory := self._order["directory"]:
             os.chdir(directory)
             sys.path.insert(0, directory)
 
     # --- watching ---------------------------------------------------------------------------------------------------
 
-    def _watch(self, attempt: int) -> bool:
+    def _watch(self) -> bool:
         """Wait until the ranks have ended; returns whether they are to be started again.
 
         While a restart is possible a failure is ours to deal with; otherwise each end is reported as it comes.
@@ -149,21 +151,21 @@ class Agent:
             for rank, status in self._reap():
                 if status != 0 and not has_told:
                     has_told = True
-                    self._rendezvous.tell_failure(attempt, f"rank {rank} on {self._order['host']}")
+                    self._rendezvous.tell_failure(self.attempt, f"rank {rank} on {self._order['host']}")
                     if self._attempts_left > 0:
-                        return self._restart(attempt, f"rank {rank} ended with exit code {exit_code(status)}")
+                        return self._restart(f"rank {rank} ended with exit code {exit_code(status)}")
                 self.send({"rank": rank, "status": status})
-            if not has_told and (who := self._rendezvous.failure_elsewhere(attempt)):
+            if not has_told and (who := self._rendezvous.failure_elsewhere(self.attempt)):
                 has_told = True
                 if self._attempts_left > 0:
-                    return self._restart(attempt, f"{who} failed")
+                    return self._restart(f"{who} failed")
                 self.send({"elsewhere": who})
         return False
 
-    def _restart(self, attempt: int, why: str) -> bool:
+    def _restart(self, why: str) -> bool:
         """Kill what runs of an attempt: its ranks wait for one that is gone, and their state is in checkpoints."""
         self._attempts_left -= 1
-        self.send({"restart": attempt + 1, "why": why})
+        self.send({"restart": self.attempt + 1, "why": why})
         for pid in self._running:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)

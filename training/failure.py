@@ -108,6 +108,11 @@ def _frames(trace: TracebackType | None) -> traceback.StackSummary:
     return traceback.extract_tb(trace)
 
 
+def error_file(folder: Path, rank: int, attempt: int) -> Path:
+    """Return where a rank leaves what its script raised. Each attempt has its own: what came first must not be lost."""
+    return folder / f"rank-{rank}-attempt-{attempt}.json"
+
+
 def write_error(file: Path, error: BaseException, at: float, skip: Path) -> None:
     """Leave what a rank's script raised for the supervisor to find."""
     file.write_text(json.dumps({"at": at, "error": error_text(error, skip)}), encoding="utf-8")

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from .entry_point import Command, EntryPoint, Function, Script
-from .failure import RankFailure, exit_code, read_error, root_cause
+from .failure import RankFailure, error_file, exit_code, read_error, root_cause
 from .plan import LaunchPlan
 from .preparation import STOP_SIGNALS, release_signals
 from .relay import Relay
@@ -45,16 +45,14 @@ class Rank:
     """One rank as the supervisor sees it."""
 
     rank: int
-    error_file: Path
     pid: int | None = None
     status: int | None = None
     ended_at: float = 0.0
     was_told: bool = False  # a signal of ours may be why it ended
 
-    def begin(self, pid: int) -> None:
-        """Forget the last attempt."""
+    def begin(self, pid: int | None) -> None:
+        """Forget the last attempt; the next one's process is there, or still to come."""
         self.pid, self.status, self.was_told = pid, None, False
-        self.error_file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,9 @@ class Supervisor:
 
     def __init__(self, plan: LaunchPlan, folder: Path) -> None:
         self._plan = plan
-        self._ranks = [Rank(planned.rank, folder / f"rank-{planned.rank}.json") for planned in plan.ranks]
+        self._folder = folder
+        self._attempt = 0
+        self._ranks = [Rank(planned.rank) for planned in plan.ranks]
         self._relays: list[Relay] = []
         self._agent = 0
         self._agent_status: int | None = None
@@ -141,10 +141,10 @@ class Supervisor:
                     "variables": dict(planned.variables),
                     "stdout": stdout,
                     "stderr": stderr,
-                    "error_file": str(rank.error_file),
                 }
-                for planned, rank, (stdout, stderr) in zip(plan.ranks, self._ranks, write_ends, strict=True)
+                for planned, (stdout, stderr) in zip(plan.ranks, write_ends, strict=True)
             ],
+            "errors": str(self._folder),
             "is_distributed": plan.meeting_port is not None,
             "hosts": plan.hosts,
             "host": plan.host,
@@ -173,10 +173,13 @@ class Supervisor:
         if "pids" in news:
             for rank in self._ranks:
                 rank.begin(news["pids"][str(rank.rank)])
+            self._attempt = news["attempt"]
             if self._stopped_by is not None:
                 self._tell_ranks(self._stopped_by)  # it came before they did
         elif "restart" in news:
             logger.error("%s; starting the ranks again, restart %d", news["why"], news["restart"])
+            for rank in self._ranks:
+                rank.begin(None)
         elif "problem" in news:
             self._problem = news["problem"]
         elif "elsewhere" in news:
@@ -292,7 +295,8 @@ class Supervisor:
 
     def _failure(self, index: int) -> RankFailure:
         rank, stderr = self._ranks[index], self._relays[2 * index + 1]
-        at, error = read_error(rank.error_file) or (rank.ended_at, None)
+        said = read_error(error_file(self._folder, rank.rank, self._attempt))
+        at, error = said or (rank.ended_at, None)
         return RankFailure(rank.rank, rank.status or 0, at, error, stderr.tail.decode("utf-8", "replace"))
 
 

@@ -307,3 +307,20 @@ def test_nothing_is_started_again_after_a_stop(tmp_path: Path) -> None:
         run.signal()
         assert run.wait() == 3
     assert run.output.count("waiting") == 1
+
+
+def test_stop_while_ranks_are_started_again_ends_the_run(tmp_path: Path) -> None:
+    """However it falls between two attempts, nothing hangs and nothing is left."""
+    run = shell(tmp_path, "exit 7").start(MOORING_MAX_RESTARTS="100000")
+    with run.process:
+        run.wait_for_line("starting the ranks again", 3)
+        family = run.family()
+        run.signal()
+        assert run.wait() in (7, 143)
+    assert not psutil.wait_procs(family, timeout=5)[1]
+
+
+def test_error_of_a_rank_that_fails_at_once_is_not_lost(tmp_path: Path) -> None:
+    job = script(tmp_path, "raise ValueError('at once')", ranks=2)
+    assert job.run(MOORING_MAX_RESTARTS="1")[0] == 1
+    assert job.failure.startswith("ValueError: at once")
