@@ -118,9 +118,6 @@ class Checkpointer:
             entries = self._together(lambda: (self._host, entries_of(self._own_files(folder))))
             manifests = self._together(lambda: self._write_host_manifest(folder, entries))
             self._together(lambda: self._write_manifest(folder, step, manifests, metric))
-            # The first rank's answer counts: only its host has all manifests.
-            kept = self._together(self._kept)[0]
-            self._together(lambda: self._prune(kept))
         except _SaveError as error:
             if self._is_host_leader:
                 shutil.rmtree(folder, ignore_errors=True)  # a disk that is full needs the room
@@ -128,6 +125,17 @@ class Checkpointer:
             return
         if dist.get_rank() == 0:
             logger.info("checkpoint of step %d is in %s", step, folder)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove the checkpoints that are not to be kept. What cannot be removed stays, and costs nothing but room."""
+        try:
+            # The first rank's answer counts: only its host has all manifests.
+            kept = self._together(self._kept)[0]
+            self._together(lambda: self._prune(kept))
+        except _SaveError as error:
+            if self._is_host_leader:
+                logger.warning("An older checkpoint could not be removed: %s", error)
 
     def _together(self, action: Callable[[], T]) -> list[T]:
         """Do something on every rank and return what each got, in the order of ranks.

@@ -232,6 +232,7 @@ def test_unwritable_folder_costs_the_checkpoint_not_the_run(tmp_path: Path, capl
         assert "The checkpoint of step 2 failed, training goes on" in caplog.text
         advance(state)
         checkpoints.save()
+    assert "An older checkpoint could not be removed" in caplog.text
     assert resumed(tmp_path)[0] == 3
 
 
