@@ -43,18 +43,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--library", type=int, default=0)
-    parser.add_argument("--start", type=float, default=0.0, help="when the launcher was started, by time.time()")
+    parser.add_argument("--begun", type=float, default=0.0, help="when the launcher was started, by time.time()")
     arguments = parser.parse_args()
     if arguments.library:
         from mooring.training import StopRequest, prepare, process_group
 
         with process_group() as group, StopRequest() as stop:
             taken = loop(prepare(network(), group, torch.randn(BATCH, WIDTH)), arguments.steps, stop.agreed)
-            tell(arguments.start, taken)
+            tell(arguments.begun, taken)
         return
     dist.init_process_group("gloo")
     taken = loop(DistributedDataParallel(network()), arguments.steps)
-    tell(arguments.start, taken)
+    tell(arguments.begun, taken)
     dist.destroy_process_group()
 
 

@@ -48,13 +48,13 @@ def launchers() -> None:
 def with_torchrun() -> tuple[float, float]:
     """Run the loop under torchrun."""
     command = [str(BIN / "torchrun"), "--nproc-per-node", "2", str(SCRIPT), "--steps", str(STEPS)]
-    return measure([*command, "--start", str(time.time())], {})
+    return measure([*command, "--begun", str(time.time())], {})
 
 
 def with_train(library: int) -> tuple[float, float]:
     """Run the loop under `train`."""
     with tempfile.TemporaryDirectory() as base:
-        given = {"steps": STEPS, "library": library, "start": time.time()}
+        given = {"steps": STEPS, "library": library, "begun": time.time()}
         paths = write_training_inputs(Path(base), hyperparameters=given, channels={})
         (paths.code / "loop.py").write_bytes(SCRIPT.read_bytes())
         variables = {"SAGEMAKER_BASE_DIR": base, "SAGEMAKER_PROGRAM": "loop.py", "MOORING_PROCESSES_PER_HOST": "2"}
