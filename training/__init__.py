@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mooring.contract.typed import hyperparameters
 
     from .checkpoint import Checkpointer
-    from .distributed import Group, prepare, process_group
+    from .distributed import Group, prepare, process_group, whole_weights
     from .metrics import report
     from .retention import Best, Retention
     from .sampler import DataPosition, GlobalBatchSampler, data_loader
@@ -31,6 +31,7 @@ __all__ = [
     "prepare",
     "process_group",
     "report",
+    "whole_weights",
 ]
 
 MODULES = {
@@ -47,6 +48,7 @@ MODULES = {
     "prepare": ".distributed",
     "process_group": ".distributed",
     "report": ".metrics",
+    "whole_weights": ".distributed",
 }
 
 

@@ -33,7 +33,7 @@ from .manifest import (
     write_manifest,
 )
 from .retention import Retention
-from .state import GENERATORS, TrainingState
+from .state import GENERATORS, OPAQUE_PARTS, TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +297,8 @@ def _check_match(folder: Path, saved: Mapping[str, Any], target: Mapping[str, An
         for name, entry in saved.items()
         if isinstance(entry, TensorStorageMetadata) and name.partition(".")[0] in ("model", "optimizer")
     }
-    missing = sorted(wanted.keys() - held.keys())
+    opaque = {name for name in OPAQUE_PARTS if name in target and name not in saved}
+    missing = sorted((wanted.keys() - held.keys()) | opaque)
     unexpected = sorted(held.keys() - wanted.keys())
     reshaped = sorted(
         f"{name} {tuple(held[name])} in the checkpoint, {tuple(wanted[name])} here"

@@ -1,7 +1,7 @@
 """The process group a training script runs in, whatever started it: our launcher, torchrun, or a bare interpreter."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,13 +54,27 @@ def process_group(timeout: timedelta | None = None) -> Iterator[Group]:
     dist.destroy_process_group()
 
 
-def prepare(model: nn.Module, group: Group, example: torch.Tensor) -> nn.Module:
+def prepare(
+    model: nn.Module, group: Group, example: torch.Tensor, *, shard: Iterable[nn.Module] | None = None
+) -> nn.Module:
     """Return the model made distributed, so that a resumed run sums gradients in the order of an uninterrupted one.
 
-    `example` is one batch of inputs on the model's device. Call this before state is restored.
+    `example` is one batch of inputs on the model's device. Each rank holds the whole model (DDP), unless `shard` names
+    the modules, such as a transformer's blocks, that are to be spread over all ranks and gathered one by one (FSDP2);
+    what is in none of them is spread as one more. Call this before the optimizer is made and state is restored.
     """
     if group.world_size == 1:
         return model
+    if shard is not None:
+        from torch.distributed.fsdp import fully_shard  # here, since it takes a second
+
+        for module in (*shard, model):
+            fully_shard(module)
+        return model
+    return _replicated(model, group, example)
+
+
+def _replicated(model: nn.Module, group: Group, example: torch.Tensor) -> nn.Module:
     devices = [group.device.index] if group.device.type == "cuda" else None
     distributed = DistributedDataParallel(model, device_ids=devices)
     buffers = copy.deepcopy(dict(model.named_buffers()))
@@ -86,6 +100,19 @@ def _total(output: Any) -> torch.Tensor:
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model that `prepare` was given."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def whole_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights of a prepared model under the names of the unprepared one, whole and on the CPU.
+
+    Call it on all ranks; the first gets them, the others an empty dictionary.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    share_buffers(model)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights = get_model_state_dict(model, options=options)
+    return {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
 
 
 def share_buffers(model: nn.Module) -> None:

@@ -22,6 +22,8 @@ from .generators import generator_states, restore_generators
 from .sampler import DataPosition
 
 GENERATORS = "generators"
+# Small, the same on every rank, and shaped as they please.
+OPAQUE_PARTS = ("scheduler", "scaler")
 
 
 @dataclass
@@ -33,6 +35,7 @@ class TrainingState:
     scheduler: LRScheduler | None = None
     position: DataPosition = field(default_factory=DataPosition)
     step: int = 0
+    scaler: torch.amp.GradScaler | None = None
 
     def capture(self) -> dict[str, Any]:
         """Return all of it, sharing memory with what trains. Call it on all ranks after the same step."""
@@ -45,9 +48,9 @@ class TrainingState:
             # A rank's generators are its own; everything else is one for all ranks.
             GENERATORS: {f"rank-{dist.get_rank()}": generator_states()},
         }
-        if self.scheduler is not None:
-            # One opaque value: DCP would flatten it, and some schedulers key their state by numbers.
-            state["scheduler"] = pickle.dumps(self.scheduler.state_dict())
+        for name, part in self._opaque_parts():
+            # One value: DCP would flatten it, and some schedulers key their state by numbers.
+            state[name] = pickle.dumps(part.state_dict())
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -56,8 +59,12 @@ class TrainingState:
         set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"])
         self.position.load_state_dict(state["position"])
         self.step = int(state["step"])
-        if self.scheduler is not None:
+        for name, part in self._opaque_parts():
             # The checkpoint's checksums have shown that it is what we wrote.
-            self.scheduler.load_state_dict(pickle.loads(state["scheduler"]))  # noqa: S301
+            part.load_state_dict(pickle.loads(state[name]))  # noqa: S301
         for states in state.get(GENERATORS, {}).values():
             restore_generators(states)
+
+    def _opaque_parts(self) -> list[tuple[str, LRScheduler | torch.amp.GradScaler]]:
+        parts = zip(OPAQUE_PARTS, (self.scheduler, self.scaler), strict=True)
+        return [(name, part) for name, part in parts if part is not None]
