@@ -6,6 +6,8 @@ FD`, with the other end of FD, a stream of JSON lines, in the supervisor's hands
 
 import ctypes
 import gc
+import importlib
+import importlib.util
 import json
 import os
 import select
@@ -18,13 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from . import script
-from .entry_point import Command, EntryPoint, Function, Module, Script
+from .entry_point import PROGRAMS, Command, EntryPoint, Function, Module, Script
 from .failure import error_file, exit_code
 from .rendezvous import MeetingError, Rendezvous
+from .stacks import offer_stack, stack_file
 
 PR_SET_PDEATHSIG = 1
 # How soon a failure on another host is noticed here.
 POLL_S = 0.5
+# A word in a script, and the module that ranks will then import within their first step, at a second or two each.
+IMPORTED_FOR = {b"optim": "torch._dynamo", b"Checkpointer": "mooring.training.checkpoint"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,7 @@ def main() -> int:
     with control.makefile("rb", buffering=0) as stream:
         order = json.loads(stream.readline())
     entry_point = _entry_point(order)
-    if order["is_distributed"] or not isinstance(entry_point, Command):
-        import torch.distributed  # noqa: F401 - once, for all ranks
+    _import_once(entry_point)
     gc.collect()
     gc.freeze()  # so that no rank's collector touches, and so copies, what it shares with the others
     agent = Agent(control, order)
@@ -58,8 +62,30 @@ def main() -> int:
         return 1
     if rank is None:
         return 0
-    file = error_file(Path(order["errors"]), rank.rank, agent.attempt)
-    return script.run(entry_point, tuple(order["arguments"]), file)
+    folder = Path(order["folder"])
+    if not isinstance(entry_point, Command):
+        offer_stack(stack_file(folder, rank.rank))
+    return script.run(entry_point, tuple(order["arguments"]), error_file(folder, rank.rank, agent.attempt))
+
+
+def _import_once(entry_point: EntryPoint) -> None:
+    """Import what every rank would import, as far as that can be told without running anything."""
+    if isinstance(entry_point, Command):
+        return
+    importlib.import_module("torch.distributed")
+    source = _source(entry_point)
+    for word, module in IMPORTED_FOR.items():
+        if word in source:
+            importlib.import_module(module)
+
+
+def _source(entry_point: EntryPoint) -> bytes:
+    """Return the text of a script, or of a program of ours; finding a user's module could run the user's code."""
+    path = entry_point.path if isinstance(entry_point, Script) else None
+    if isinstance(entry_point, Module) and entry_point.name in PROGRAMS.values():
+        spec = importlib.util.find_spec(entry_point.name)
+        path = Path(spec.origin) if spec and spec.origin else None
+    return path.read_bytes() if path and path.is_file() else b""
 
 
 class Agent:

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,18 @@ class Command:
 
 
 EntryPoint = Script | Module | Function | Command
+
+
+def as_command(entry_point: EntryPoint) -> Command:
+    """Return the command that runs an entry point in an interpreter of its own."""
+    python = (sys.executable, "-u")
+    if isinstance(entry_point, Command):
+        return entry_point
+    if isinstance(entry_point, Script):
+        return Command((*python, str(entry_point.path)))
+    if isinstance(entry_point, Module):
+        return Command((*python, "-m", entry_point.name))
+    return Command((*python, "-c", f"from {entry_point.module} import {entry_point.name} as run; run()"))
 
 
 class EntryPointError(UserCodeError):

@@ -25,6 +25,7 @@ def explain(variables: Mapping[str, str]) -> dict[str, Any]:
         "host": environment.cluster.current_host,
         "hosts": list(environment.cluster.hosts),
         "world_size": plan.world_size,
+        "start_method": plan.start_method.value,
         "ranks_meet": _meeting(plan),
         "devices": {"cpus": environment.cpus, "gpus": environment.gpus, "neurons": environment.neurons},
         "channels": {name: str(channel.path) for name, channel in environment.channels.items()},

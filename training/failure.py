@@ -1,20 +1,28 @@
 """Why a run failed, told root cause first: what the platform shows is the first 1,024 characters of one file."""
 
 import json
+import re
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from mooring.contract.paths import ContainerPaths
 
+from .stacks import places_text
+
 # The platform shows no more: AlgorithmError in DescribeTrainingJob's FailureReason.
 MAX_CHARACTERS = 1024
 # Ranks that fail within this time of each other may be one failure and its echoes.
 ECHO_S = 1.0
 MAX_FRAMES = 6
+# With a process group, torch puts the rank before each line of a traceback.
+RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
+TRACED_FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)\n    (.+)$', re.MULTILINE)
+# What gloo, NCCL and the stores say when another rank does not come.
+WAITED_TOO_LONG = re.compile(r"tim(?:ed|e)[ -]?out", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class RankFailure:
     at: float  # seconds since the epoch
     error: str | None
     tail: str  # the end of its stderr
+    was_killed: bool = False  # by us, when it did not end as it was asked to
 
     @property
     def exit_code(self) -> int:
@@ -60,13 +69,27 @@ def root_cause(failures: Sequence[RankFailure]) -> RankFailure:
     )
 
 
-def failure_text(failure: RankFailure, world_size: int, host: str, *, out_of_memory: bool) -> str:
-    """Return the text of the failure file."""
+def failure_text(
+    failure: RankFailure, world_size: int, host: str, places: Mapping[int, str], *, out_of_memory: bool
+) -> str:
+    """Return the text of the failure file. `places` tells where ranks were that had not failed yet."""
+    text = _cause_text(failure, world_size, host, out_of_memory=out_of_memory)
+    if not places or not (failure.was_killed or WAITED_TOO_LONG.search(text)):
+        return text
+    # Whom the others waited for is the news; of the text that may have to make room for it, the end matters least.
+    meanwhile = places_text(places)
+    return clip(f"{clip(text, MAX_CHARACTERS - len(meanwhile) - 1)}\n{meanwhile}")
+
+
+def _cause_text(failure: RankFailure, world_size: int, host: str, *, out_of_memory: bool) -> str:
     who = f"rank {failure.rank} of {world_size} on {host}" if world_size > 1 else host
-    if failure.error is not None:
-        first, _, frames = failure.error.partition("\n")
+    error = failure.error or (None if failure.signal else _error_in(failure.tail))
+    if error is not None:
+        first, _, frames = error.partition("\n")
         return clip(f"{first} ({who}, exit code {failure.exit_code})\n{frames}")
-    if failure.signal:
+    if failure.was_killed:
+        cause = "The training program did not end when it was asked to, and was killed"
+    elif failure.signal:
         cause = _killed_by(failure.signal, out_of_memory=out_of_memory)
     else:
         cause = f"The training program ended with exit code {failure.exit_code}"
@@ -81,16 +104,24 @@ def _killed_by(number: int, *, out_of_memory: bool) -> str:
     return f"The training program was killed by {name}{hint}"
 
 
+def _error_in(tail: str) -> str | None:
+    """Return the last traceback of a stream as `error_text` has it, for what no rank of ours could catch itself."""
+    _, header, trace = RANK_PREFIX.sub("", tail).rpartition("Traceback (most recent call last):\n")
+    frames = [f"at {file}:{line} in {name}: {code}" for file, line, name, code in TRACED_FRAME.findall(trace)]
+    last = next((line for line in trace.splitlines() if not line.startswith(" ")), None)
+    return "\n".join([last, *frames[-MAX_FRAMES:][::-1]]) if header and last else None
+
+
 def _last_lines(tail: str) -> str:
     """Return the end of a stream, its last lines whole."""
     room = MAX_CHARACTERS * 2 // 3
     return tail.strip()[-room:].partition("\n")[2] if len(tail.strip()) > room else tail.strip()
 
 
-def clip(text: str) -> str:
-    """Return the text in what the platform shows, and say so where something is missing."""
+def clip(text: str, room: int = MAX_CHARACTERS) -> str:
+    """Return the text in so many characters, and say so where something is missing."""
     text = text.strip()
-    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 2] + " …"
+    return text if len(text) <= room else text[: max(0, room - 2)] + " …"
 
 
 def error_text(error: BaseException, skip: Path) -> str:

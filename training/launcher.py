@@ -17,6 +17,7 @@ from .entry_point import find_entry_point, ready_made
 from .failure import failure_text, forget_outcome, write_failure, write_success
 from .plan import LaunchPlan, make_plan
 from .preparation import PreparationError, StoppedError, hold_signals, run_apart
+from .stacks import places_text
 from .supervisor import Outcome, Supervisor
 
 logger = logging.getLogger(__name__)
@@ -77,9 +78,9 @@ def _conclude(outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironme
         return
     host = environment.cluster.current_host
     if outcome.problem is not None:
-        text = outcome.problem
+        text = " ".join((outcome.problem, places_text(outcome.places))).strip()
     elif outcome.cause is not None:
-        text = failure_text(outcome.cause, plan.world_size, host, out_of_memory=out_of_memory)
+        text = failure_text(outcome.cause, plan.world_size, host, outcome.places, out_of_memory=out_of_memory)
     elif outcome.stopped_by is not None:
         text = (
             f"The job was stopped by {signal.Signals(outcome.stopped_by).name} before its ranks had started ({host})."

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import SettingError
@@ -20,6 +22,7 @@ JOIN_VARIABLE = "MOORING_JOIN_SECONDS"
 # Hosts of a job may come up minutes apart; the earlier toolkit waits as long for their names.
 DEFAULT_JOIN_S = 900.0
 DIALECT_VARIABLE = "MOORING_ARGUMENTS"
+START_VARIABLE = "MOORING_START_METHOD"
 # What SDK v2 can ask for and torch.distributed has taken the place of.
 OTHER_LAUNCHERS = {
     "sagemaker_distributed_dataparallel_enabled": "SMDDP",
@@ -35,6 +38,13 @@ LOOPBACK = "lo"
 EFA_VARIABLES = {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "RDMAV_FORK_SAFE": "1"}
 
 
+class StartMethod(Enum):
+    """How ranks come to be, in multiprocessing's words. A command is executed either way."""
+
+    FORK = "fork"  # from an agent that has imported torch, once for all of them
+    SPAWN = "spawn"  # each by an interpreter of its own
+
+
 @dataclass(frozen=True)
 class RankPlan:
     """One process of the run on this host, and the variables that only it gets."""
@@ -42,6 +52,9 @@ class RankPlan:
     rank: int
     local_rank: int
     variables: Mapping[str, str]
+
+
+Choice = TypeVar("Choice", bound=Enum)
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class LaunchPlan:
     variables: Mapping[str, str]  # of every process, whole
     ranks: tuple[RankPlan, ...]
     world_size: int
+    start_method: StartMethod
     grace_seconds: float
     hosts: tuple[str, ...]  # those that run together, the first of which holds the store where they meet
     host: str
@@ -75,15 +89,18 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
     world_size = per_host * len(hosts)
     first = hosts.index(current) * per_host
     several_hosts = len(hosts) > 1
-    defaults = {"OMP_NUM_THREADS": str(max(1, environment.cpus // per_host))} | _interface_variables(
-        environment.cluster.usable_interface() if several_hosts else LOOPBACK
-    )
+    defaults = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(max(1, environment.cpus // per_host))}
+    defaults |= _interface_variables(environment.cluster.usable_interface() if several_hosts else LOOPBACK)
     if environment.has_efa:
         defaults |= EFA_VARIABLES
     return LaunchPlan(
         entry_point=entry_point,
         # A ready-made program reads its hyperparameters from the file.
-        arguments=() if is_ready_made else tuple(to_arguments(environment.hyperparameters, _dialect(environment))),
+        arguments=()
+        if is_ready_made
+        else tuple(
+            to_arguments(environment.hyperparameters, _choice(environment.variables, DIALECT_VARIABLE, Dialect.SDK_V2))
+        ),
         directory=None if is_ready_made else environment.paths.code,
         variables=defaults | dict(environment.variables) | sm_variables(environment),
         ranks=tuple(
@@ -91,6 +108,7 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
             for local in range(per_host)
         ),
         world_size=world_size,
+        start_method=_choice(environment.variables, START_VARIABLE, StartMethod.FORK),
         grace_seconds=_seconds(environment.variables, GRACE_VARIABLE, DEFAULT_GRACE_S),
         hosts=hosts,
         host=current,
@@ -110,12 +128,12 @@ def _refuse_other_launchers(environment: TrainingEnvironment) -> None:
             )
 
 
-def _dialect(environment: TrainingEnvironment) -> Dialect:
-    given = environment.variables.get(DIALECT_VARIABLE, Dialect.SDK_V2.value)
+def _choice(variables: Mapping[str, str], name: str, default: Choice) -> Choice:
+    given = variables.get(name, default.value)
     try:
-        return Dialect(given)
+        return type(default)(given)
     except ValueError as error:
-        raise SettingError(DIALECT_VARIABLE, given, f"one of {', '.join(one.value for one in Dialect)}") from error
+        raise SettingError(name, given, f"one of {', '.join(one.value for one in type(default))}") from error
 
 
 def _asks_for_ranks(environment: TrainingEnvironment) -> bool:

@@ -20,6 +20,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._was_asked = False
+        self._is_agreed = False
         self._before: dict[int, Any] = {}
         self._group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
         self._pending: tuple[dist.Work, torch.Tensor] | None = None
@@ -27,13 +28,14 @@ class StopRequest:
     def agreed(self) -> bool:
         """Whether to stop now. Call it once a step on every rank; it is true on all of them after the same step."""
         if self._group is None:
-            return self._was_asked
-        agreed = self._settle()
+            self._is_agreed = self._was_asked
+            return self._is_agreed
+        self._is_agreed = self._settle()
         flag = torch.tensor([self._was_asked], dtype=torch.uint8)
         work = dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
         assert work is not None
         self._pending = (work, flag)
-        return agreed
+        return self._is_agreed
 
     def _settle(self) -> bool:
         if self._pending is None:
@@ -55,5 +57,7 @@ class StopRequest:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._settle()
+        if self._is_agreed:
+            return  # the signal that another rank got may reach this one yet, and must not end what it does last
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -14,18 +14,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from .entry_point import Command, EntryPoint, Function, Script
+from .entry_point import Command, EntryPoint, Function, Script, as_command
 from .failure import RankFailure, error_file, exit_code, read_error, root_cause
-from .plan import LaunchPlan
-from .preparation import STOP_SIGNALS, release_signals
+from .plan import LaunchPlan, StartMethod
 from .relay import Relay
+from .signal_pipe import SignalPipe
+from .stacks import ask_places
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,11 @@ class Rank:
     status: int | None = None
     ended_at: float = 0.0
     was_told: bool = False  # a signal of ours may be why it ended
+    was_killed: bool = False  # it did not end when it was told to
 
     def begin(self, pid: int | None) -> None:
         """Forget the last attempt; the next one's process is there, or still to come."""
-        self.pid, self.status, self.was_told = pid, None, False
+        self.pid, self.status, self.was_told, self.was_killed = pid, None, False, False
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Outcome:
     lost_agent: bool = False  # the agent ended before its ranks did
     problem: str | None = None  # why they did not start, or were stopped, if that was not their own doing
     stopped_by: int | None = None  # the signal that asked for the end
+    places: Mapping[int, str] = field(default_factory=dict)  # where ranks were when they were told, or made, to end
 
 
 class Supervisor:
@@ -81,13 +83,14 @@ class Supervisor:
         self._problem: str | None = None
         self._deadline: float | None = None
         self._stopped_by: int | None = None
+        self._places: dict[int, str] = {}
         self._news = b""  # the beginning of a line from the agent
 
     def run(self) -> Outcome:
         """Run the plan to its end."""
         with ExitStack() as stack:
             self._selector = stack.enter_context(selectors.DefaultSelector())
-            stack.enter_context(_SignalPipe(self._selector, self._on_signal))
+            stack.enter_context(SignalPipe(self._selector, self._on_signal))
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
             self._start(stack)
             while not self._is_over():
@@ -132,7 +135,9 @@ class Supervisor:
         """Return what the agent must know. Variables may be secrets, so it goes through a socket, not as arguments."""
         plan = self._plan
         return {
-            "entry_point": _as_json(plan.entry_point),
+            "entry_point": _as_json(
+                plan.entry_point if plan.start_method is StartMethod.FORK else as_command(plan.entry_point)
+            ),
             "arguments": plan.arguments,
             "directory": str(plan.directory) if plan.directory else None,
             "ranks": [
@@ -144,7 +149,7 @@ class Supervisor:
                 }
                 for planned, (stdout, stderr) in zip(plan.ranks, write_ends, strict=True)
             ],
-            "errors": str(self._folder),
+            "folder": str(self._folder),
             "is_distributed": plan.meeting_port is not None,
             "hosts": plan.hosts,
             "host": plan.host,
@@ -247,6 +252,7 @@ class Supervisor:
 
     def _stop_others(self) -> None:
         """Ask the ranks that are left to end: they can only wait for the one that has failed."""
+        self._look()
         self._tell_ranks(signal.SIGTERM)
         limit = time.monotonic() + FAILURE_GRACE_S
         self._deadline = limit if self._deadline is None else min(limit, self._deadline)
@@ -261,6 +267,7 @@ class Supervisor:
 
     def _kill(self) -> None:
         """Kill whatever still runs."""
+        self._look()
         self._deadline = time.monotonic() + AGENT_GRACE_S
         if self._agent_status is None and all(rank.pid is None or rank.status is not None for rank in self._ranks):
             os.kill(self._agent, signal.SIGKILL)
@@ -270,9 +277,18 @@ class Supervisor:
         """Kill what is left of every rank's group: the rank, its workers, whatever it started."""
         for rank in self._ranks:
             if rank.pid is not None:
-                rank.was_told = rank.was_told or rank.status is None
+                if rank.status is None:
+                    rank.was_told = rank.was_killed = True
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(rank.pid, signal.SIGKILL)
+
+    def _look(self) -> None:
+        """Learn, once, where the ranks are that still run."""
+        if not self._places:
+            pids = {rank.rank: rank.pid for rank in self._ranks if rank.pid is not None and rank.status is None}
+            self._places = ask_places(self._folder, pids)
+            for rank, place in self._places.items():
+                logger.info("rank %d was at %s", rank, place)
 
     def _time_left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
@@ -285,19 +301,20 @@ class Supervisor:
     def _outcome(self) -> Outcome:
         if self._lost_agent:
             code = exit_code(self._agent_status or 0) or 1
-            return Outcome(code, lost_agent=True, problem=self._problem, stopped_by=self._stopped_by)
+            return Outcome(code, None, True, self._problem, self._stopped_by, self._places)
         failed = [index for index, rank in enumerate(self._ranks) if rank.status]
         if not failed:
             return Outcome(0, stopped_by=self._stopped_by)
         unprompted = [index for index in failed if not self._ranks[index].was_told]
         cause = root_cause([self._failure(index) for index in unprompted or failed])
-        return Outcome(cause.exit_code, cause, problem=self._problem, stopped_by=self._stopped_by)
+        return Outcome(cause.exit_code, cause, False, self._problem, self._stopped_by, self._places)
 
     def _failure(self, index: int) -> RankFailure:
         rank, stderr = self._ranks[index], self._relays[2 * index + 1]
         said = read_error(error_file(self._folder, rank.rank, self._attempt))
         at, error = said or (rank.ended_at, None)
-        return RankFailure(rank.rank, rank.status or 0, at, error, stderr.tail.decode("utf-8", "replace"))
+        tail = stderr.tail.decode("utf-8", "replace")
+        return RankFailure(rank.rank, rank.status or 0, at, error, tail, was_killed=rank.was_killed)
 
 
 def _end_children() -> None:
@@ -310,38 +327,6 @@ def _end_children() -> None:
                     with suppress(ProcessLookupError, PermissionError):
                         os.kill(int(pid), signal.SIGKILL)
                 time.sleep(0.01)
-
-
-class _SignalPipe:
-    """Signals as events of a selector: delivered one by one, in order, outside of any other work."""
-
-    def __init__(self, selector: selectors.BaseSelector, on_signal: Callable[[int], None]) -> None:
-        self._selector = selector
-        self._on_signal = on_signal
-
-    def __enter__(self) -> None:
-        self._ours, self._kernels = socket.socketpair()
-        self._ours.setblocking(False)
-        self._kernels.setblocking(False)
-        self._before = {number: signal.signal(number, _hear) for number in (*STOP_SIGNALS, signal.SIGCHLD)}
-        self._fd_before = signal.set_wakeup_fd(self._kernels.fileno(), warn_on_full_buffer=False)
-        self._selector.register(self._ours, selectors.EVENT_READ, self._read)
-        release_signals()  # they were held back since the start, see launcher.py
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._fd_before)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._ours.close()
-        self._kernels.close()
-
-    def _read(self) -> None:
-        for number in self._ours.recv(1 << 12):
-            self._on_signal(number)
-
-
-def _hear(_number: int, _frame: FrameType | None) -> None:
-    """Let the wakeup descriptor do the work."""
 
 
 def _as_json(entry_point: EntryPoint) -> tuple[str, Any]:
