@@ -32,7 +32,7 @@ demo: $(READY)  ## the main job on real input: train, interrupt, resume, serve, 
 	@$(BIN)/python -m examples.digits.demo
 
 test: $(READY)  ## every test that this machine can run
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 check: $(READY)  ## ruff and mypy, strict
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Hosts of their own on one machine: network namespaces joined by a cable, each with the names of both."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ def can_make() -> bool:
     """Whether this machine lets us make network namespaces."""
     if shutil.which("ip") is None:
         return False
-    probe = "mooring-probe"
+    probe = space("probe")
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False).returncode == 0
     if made:
         ip("netns", "delete", probe)
@@ -48,4 +49,5 @@ def two_hosts(first: str, second: str) -> Iterator[dict[str, tuple[str, ...]]]:
 
 
 def space(name: str) -> str:
-    return f"mooring-{name}"
+    # Tests may run in several processes at once.
+    return f"mooring-{os.getpid()}-{name}"

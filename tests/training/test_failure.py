@@ -58,15 +58,40 @@ def test_abort_long_after_an_exception_is_not_the_cause() -> None:
     ids=["raised", "exited", "crashed", "out of memory", "killed"],
 )
 def test_text_begins_with_the_cause(given: RankFailure, out_of_memory: bool, begins: str) -> None:
-    assert failure_text(given, 2, "algo-1", out_of_memory=out_of_memory).startswith(begins)
+    assert failure_text(given, 2, "algo-1", {}, out_of_memory=out_of_memory).startswith(begins)
 
 
 def test_text_fits_what_the_platform_shows() -> None:
-    text = failure_text(failure(error="ValueError: " + "x" * 5000), 1, "algo-1", out_of_memory=False)
+    text = failure_text(failure(error="ValueError: " + "x" * 5000), 1, "algo-1", {}, out_of_memory=False)
     assert len(text) == MAX_CHARACTERS
-    text = failure_text(failure(tail="x" * 100 + "\n" + "y\n" * 4000), 1, "algo-1", out_of_memory=False)
+    text = failure_text(failure(tail="x" * 100 + "\n" + "y\n" * 4000), 1, "algo-1", {}, out_of_memory=False)
     assert len(text) <= MAX_CHARACTERS
     assert text.endswith("y")
+
+
+def test_traceback_on_stderr_is_told_like_an_error_of_ours() -> None:
+    tail = (
+        "starting\nTraceback (most recent call last):\n"
+        '  File "/code/a.py", line 9, in <module>\n    main()\n    ~~~~^^\n'
+        '  File "/code/a.py", line 4, in main\n    raise KeyError("no such column")\n'
+        "KeyError: 'no such column'\nleaked semaphores\n"
+    )
+    lines = failure_text(failure(0, 1 << 8, tail=tail), 1, "algo-1", {}, out_of_memory=False).splitlines()
+    assert lines == [
+        "KeyError: 'no such column' (algo-1, exit code 1)",
+        'at /code/a.py:4 in main: raise KeyError("no such column")',
+        "at /code/a.py:9 in <module>: main()",
+    ]
+
+
+def test_who_kept_the_others_waiting_has_room_in_the_text() -> None:
+    places = {1: "train.py:12 in load", 2: "train.py:20 in step", 3: "train.py:20 in step"}
+    waited = failure(0, error="DistBackendError: wait timed out " + "x" * 5000)
+    text = failure_text(waited, 4, "algo-1", places, out_of_memory=False)
+    assert len(text) <= MAX_CHARACTERS
+    assert text.endswith("Meanwhile rank 1 was at train.py:12 in load; ranks 2, 3 were at train.py:20 in step.")
+    raised = failure(0, error="ValueError: no")
+    assert "Meanwhile" not in failure_text(raised, 4, "algo-1", places, out_of_memory=False)
 
 
 def test_error_of_a_rank_is_read_back(tmp_path: Path) -> None:

@@ -117,6 +117,47 @@ def test_killed_rank_hangs_nobody(two_hosts: Hosts, tmp_path: Path) -> None:
     assert "Rank 2 on algo-2 failed" in started["algo-1"][1].output
 
 
+# Trains until it is stopped, and says after which step.
+STOPS = """
+import time, torch
+from torch import nn
+from mooring.training import StopRequest, prepare, process_group
+with process_group() as group, StopRequest() as stop:
+    model = prepare(nn.Linear(8, 8), group, torch.zeros(2, 8))
+    step = 0
+    while not stop.agreed():
+        model(torch.ones(2, 8)).sum().backward()
+        step += 1
+        if step == 5:
+            print("training", flush=True)
+        time.sleep(0.02)
+    print("stopped after", step, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [("algo-2",), ("algo-1", "algo-2")])
+def test_stop_of_one_host_stops_both_after_the_same_step(
+    two_hosts: Hosts, tmp_path: Path, told: tuple[str, ...]
+) -> None:
+    """Or of both, seconds apart: the second finds ranks that are about to end, or have."""
+    with ExitStack() as stack:
+        started = {host: start(two_hosts, tmp_path, STOPS, host)[1] for host in two_hosts}
+        for run in started.values():
+            stack.enter_context(run.process)
+        for run in started.values():
+            run.wait_for_line("training", 2)
+        started[told[0]].signal()
+        started[told[0]].wait_for_line("stopped after", 2)
+        for host in told[1:]:
+            if started[host].process.poll() is None:
+                started[host].signal()
+        assert [run.wait() for run in started.values()] == [0, 0]
+    stopped = [line for run in started.values() for line in run.lines if line.startswith("stopped after")]
+    assert len(stopped) == 4
+    assert len(set(stopped)) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("present", "sentence"),

@@ -61,7 +61,8 @@ def test_python_script_runs_as_main_with_its_folder_importable(tmp_path: Path) -
     assert not job.paths.failure.exists()
 
 
-def test_ranks_meet_without_settings_of_the_scripts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_ranks_meet_without_settings_of_the_scripts(tmp_path: Path, method: str) -> None:
     text = (
         "import torch, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"
@@ -70,7 +71,7 @@ def test_ranks_meet_without_settings_of_the_scripts(tmp_path: Path) -> None:
         "print(f'rank {dist.get_rank()} sees {int(ones)}')\n"
         "dist.destroy_process_group()\n"
     )
-    code, output = script(tmp_path, text, ranks=3).run()
+    code, output = script(tmp_path, text, ranks=3).run(MOORING_START_METHOD=method)
     assert code == 0
     assert sorted(line for line in output.splitlines() if "sees" in line) == [f"rank {n} sees 3" for n in range(3)]
 
@@ -107,7 +108,8 @@ def test_exit_code_is_the_scripts_own(tmp_path: Path, text: str, code: int, fail
         assert failure in job.failure
 
 
-def test_first_failing_rank_is_named_with_its_root_cause(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_first_failing_rank_is_named_with_its_root_cause(tmp_path: Path, method: str) -> None:
     text = (
         "import os, torch, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"
@@ -116,7 +118,7 @@ def test_first_failing_rank_is_named_with_its_root_cause(tmp_path: Path) -> None
         "dist.all_reduce(torch.ones(1))\n"
     )
     job = script(tmp_path, text, ranks=2)
-    code, output = job.run()
+    code, output = job.run(MOORING_START_METHOD=method)
     assert code == 1
     assert job.failure.startswith("KeyError: 'no such column' (rank 1 of 2 on algo-1, exit code 1)\nat ")
     assert "train.py:4 in <module>" in job.failure.splitlines()[1]
@@ -192,6 +194,35 @@ def test_stop_reaches_rank_leaders_only(tmp_path: Path) -> None:
     assert "worker signalled" not in run.output
 
 
+@pytest.mark.slow
+def test_save_of_forty_seconds_is_waited_for_while_loader_workers_live(tmp_path: Path) -> None:
+    """Half a minute is what torch's own launcher would have given it; its workers must not be signalled."""
+    text = (
+        "import signal, time\n"
+        "from torch.utils.data import DataLoader\n"
+        "from mooring.training import StopRequest, process_group\n"
+        "def main():\n"
+        "    with process_group() as group, StopRequest() as stop:\n"
+        "        for count, _ in enumerate(DataLoader(range(100_000), batch_size=1, num_workers=2)):\n"
+        "            if count == 10:\n"
+        "                print('training', flush=True)\n"
+        "            if stop.agreed():\n"
+        "                break\n"
+        "            time.sleep(0.01)\n"
+        "        time.sleep(40)\n"
+        "        print('saved after', count, flush=True)\n"
+        "main()\n"
+    )
+    run = script(tmp_path, text, ranks=2).start()
+    with run.process:
+        run.wait_for_line("training", 2)
+        run.signal()
+        assert run.wait() == 0
+    saved = [line.split()[-1] for line in run.lines if line.startswith("saved after")]
+    assert len(saved) == 2
+    assert saved[0] == saved[1]
+
+
 def test_rank_that_ignores_the_stop_is_killed_with_all_it_started(tmp_path: Path) -> None:
     run = shell(tmp_path, "trap '' TERM\nsleep 1000 &\necho waiting\nwhile true; do sleep 0.05; done").start(
         MOORING_GRACE_SECONDS="0.5"
@@ -202,6 +233,47 @@ def test_rank_that_ignores_the_stop_is_killed_with_all_it_started(tmp_path: Path
         run.signal()
         assert run.wait() == 137
     assert not psutil.wait_procs(family, timeout=5)[1]
+    failure = (tmp_path / "output/failure").read_text(encoding="utf-8")
+    assert failure.startswith("The training program did not end when it was asked to, and was killed")
+
+
+def test_where_an_unwilling_rank_was_is_told(tmp_path: Path) -> None:
+    """Blocked in a system call that goes on after every signal, it could not have said so itself."""
+    text = (
+        "import signal, socket\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "def wait_for_nobody():\n"
+        "    ours, theirs = socket.socketpair()\n"
+        "    ours.recv(1)\n"
+        "print('waiting', flush=True)\n"
+        "wait_for_nobody()\n"
+    )
+    job = script(tmp_path, text)
+    run = job.start(MOORING_GRACE_SECONDS="0.5")
+    with run.process:
+        run.wait_for_line("waiting")
+        run.signal()
+        assert run.wait() == 137
+    assert "rank 0 was at" in job.failure
+    assert "train.py:5 in wait_for_nobody" in job.failure
+
+
+def test_rank_that_keeps_the_others_waiting_is_named(tmp_path: Path) -> None:
+    text = (
+        "import datetime, time, torch, torch.distributed as dist\n"
+        "from mooring.training import process_group\n"
+        "def load_for_ever():\n"
+        "    time.sleep(1000)\n"
+        "with process_group(datetime.timedelta(seconds=5)) as group:\n"
+        "    dist.barrier()\n"
+        "    if group.rank == 1:\n"
+        "        load_for_ever()\n"
+        "    dist.all_reduce(torch.ones(1))\n"
+    )
+    job = script(tmp_path, text, ranks=3)
+    assert job.run()[0] != 0
+    assert "Meanwhile rank 1 was at" in job.failure, job.failure
+    assert "train.py:4 in load_for_ever" in job.failure
 
 
 def test_second_signal_ends_it_now(tmp_path: Path) -> None:
@@ -233,12 +305,19 @@ def test_what_ranks_leave_running_is_ended_with_them(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-def test_output_of_fast_writers_is_neither_torn_nor_lost(tmp_path: Path) -> None:
-    text = 'for i in $(seq 20000); do echo "out $i ................................"; done\n'
-    code, output = shell(tmp_path, text).run()
+def test_output_of_eight_fast_ranks_is_neither_torn_nor_lost(tmp_path: Path) -> None:
+    """400,000 lines as fast as they can be written: each of the 16 streams whole, and in its own order."""
+    text = 'seq -f "rank $RANK out %.0f" 25000 & seq -f "rank $RANK err %.0f" 25000 >&2; wait'
+    job = shell(tmp_path, text)
+    code, output = job.run(MOORING_PROCESSES_PER_HOST="8")
     assert code == 0
-    lines = [line for line in output.splitlines() if line.startswith("out")]
-    assert lines == [f"out {i} ................................" for i in range(1, 20001)]
+    streams: dict[str, list[str]] = {}
+    for line in output.splitlines():
+        if line.startswith("rank "):
+            name, _, number = line.rpartition(" ")
+            streams.setdefault(name, []).append(number)
+    assert set(streams) == {f"rank {rank} {stream}" for rank in range(8) for stream in ("out", "err")}
+    assert all(numbers == [str(number) for number in range(1, 25001)] for numbers in streams.values())
 
 
 # --- deaths -----------------------------------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ def test_ready_made_program_reads_its_hyperparameters_itself(tmp_path: Path) -> 
     assert plan(tmp_path, Module("mooring.training.programs.image_classification"), hps={"epochs": "3"}).arguments == ()
 
 
+def test_output_is_not_kept_back_in_the_ranks(tmp_path: Path) -> None:
+    """Through a pipe, Python would wait for 8 KiB of lines."""
+    assert plan(tmp_path).variables["PYTHONUNBUFFERED"] == "1"
+
+
 def test_users_variables_stand_where_the_plan_has_only_a_default(tmp_path: Path) -> None:
     made = plan(tmp_path, OMP_NUM_THREADS="7", GLOO_SOCKET_IFNAME="eth9", SM_HOSTS="stale")
     assert (made.variables["OMP_NUM_THREADS"], made.variables["GLOO_SOCKET_IFNAME"]) == ("7", "eth9")

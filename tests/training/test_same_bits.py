@@ -2,12 +2,19 @@
 
 import random
 import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
 import pytest
 from training_jobs import Job, Run
+
+KILLS_PER_TEST = 8
+STEPS = 120
 
 # Several gradient buckets, dropout, batch norm; writes each step's loss and, at the end, a digest of the weights.
 SCRIPT = """
@@ -18,9 +25,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 from mooring.training import (
     Checkpointer, DataPosition, GlobalBatchSampler, StopRequest, TrainingState, data_loader, prepare, process_group,
+    whole_weights,
 )
 
-STEPS = 60
+STEPS = 120
 with process_group() as group:
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(480, 32), torch.randint(0, 5, (480,)))
@@ -29,7 +37,7 @@ with process_group() as group:
         nn.Linear(700, 700), nn.ReLU(), nn.Linear(700, 5),
     )
     torch.manual_seed(group.rank)
-    model = prepare(model, group, torch.zeros(2, 32))
+    model = prepare(model, group, torch.zeros(2, 32), shard=[model[4]] if "SHARD" in os.environ else None)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     state = TrainingState(model, optimizer, position=DataPosition())
     sampler = GlobalBatchSampler(
@@ -46,6 +54,7 @@ with process_group() as group:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                time.sleep(0.01)
                 state.step += 1
                 state.position.consumed += 48
                 log.write(f"{state.step} {loss.item().hex()}\\n")
@@ -59,8 +68,9 @@ with process_group() as group:
                 state.position.epoch += 1
                 state.position.consumed = 0
         checkpoints.save()
+    weights = whole_weights(model)
     if group.rank == 0 and not is_stopping:
-        digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in model.state_dict().values()))
+        digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in weights.values()))
         print("weights", digest.hexdigest(), flush=True)
     print("stopped after" if is_stopping else "finished after", state.step, flush=True)
 """
@@ -77,71 +87,157 @@ def weights(output: str) -> str:
     return next(line.split()[1] for line in output.splitlines() if line.startswith("weights"))
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to run the script."""
+
+    ranks: int
+    workers: int = 0
+    is_sharded: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.ranks}-ranks-{self.workers}-workers" + ("-sharded" if self.is_sharded else "")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the script reads. One thread each, since the number of threads decides how sums are split."""
+        sharded = {"SHARD": "1"} if self.is_sharded else {}
+        return {"OMP_NUM_THREADS": "1", "WORKERS": str(self.workers)} | sharded
+
+
+WAYS = [Way(1), Way(2, workers=2), Way(4), Way(2, is_sharded=True)]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run that nobody disturbed leaves: losses by rank, and the final weights."""
+
+    losses: list[dict[int, str]]
+    weights: str
+
+
+Uninterrupted = Callable[[int, bool], Ended]
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[list[dict[int, str]], str]]:
-    """Losses by rank, and final weights, of runs that nobody disturbed."""
-    found = {}
-    for ranks in (1, 2, 4):
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    @cache
+    def run(ranks: int, is_sharded: bool) -> Ended:
         job = Job.write(tmp_path_factory.mktemp(f"whole-{ranks}"), SCRIPT, ranks=ranks)
-        code, output = job.run(OMP_NUM_THREADS="1")
+        code, output = job.run(**Way(ranks, is_sharded=is_sharded).variables)
         assert code == 0, output
-        found[ranks] = ([dict(losses(job, rank)) for rank in range(ranks)], weights(output))
-    return found
+        return Ended([dict(losses(job, rank)) for rank in range(ranks)], weights(output))
+
+    return run
 
 
-def kill_a_rank(run: Run) -> None:
-    random.choice(run.ranks()).kill()
+# --- kills ------------------------------------------------------------------------------------------------------------
 
 
-def kill_the_agent(run: Run) -> None:
-    run.agent().kill()
+def newest_whole(job: Job) -> int | None:
+    """The newest step whose manifest has been written."""
+    folders = [file.parent.name for file in job.paths.checkpoints.glob("step-*/manifest.json")]
+    return max((int(name.removeprefix("step-")) for name in folders), default=None)
 
 
-def kill_everything(run: Run) -> None:
+def while_starting(run: Run, job: Job, dice: random.Random) -> None:
+    limit, goal = time.monotonic() + dice.uniform(0, 4), len(losses(job)) + 5
+    run.wait_for(lambda: time.monotonic() > limit or len(losses(job)) >= goal)
+
+
+def while_training(run: Run, job: Job, dice: random.Random) -> None:
+    goal = len(losses(job)) + dice.randint(1, 9)
+    run.wait_for(lambda: len(losses(job)) >= goal)
+
+
+def inside_a_save(run: Run, job: Job, dice: random.Random) -> None:
+    def is_saving() -> bool:
+        return any(not (folder / "manifest.json").exists() for folder in job.paths.checkpoints.glob("step-*"))
+
+    run.wait_for_line("resumed at")
+    run.wait_for(lambda: not is_saving())  # what an earlier kill has left is not this run's
+    run.wait_for(is_saving)
+    time.sleep(dice.uniform(0, 0.05))
+
+
+def a_rank(run: Run, dice: random.Random) -> list[psutil.Process]:
+    return [dice.choice(run.ranks() or [run.agent()])]
+
+
+def the_agent(run: Run, dice: random.Random) -> list[psutil.Process]:
+    return [run.agent()]
+
+
+def the_launcher(run: Run, dice: random.Random) -> list[psutil.Process]:
+    return [psutil.Process(run.process.pid)]
+
+
+def everything(run: Run, dice: random.Random) -> list[psutil.Process]:
+    return run.family()
+
+
+def kill(run: Run, job: Job, dice: random.Random) -> None:
+    """Kill something at some moment, and see that nothing is left."""
+    moment = dice.choice([while_starting, while_training, inside_a_save])
+    whom = dice.choice([a_rank, the_agent, the_launcher, everything])
+    moment(run, job, dice)
     family = run.family()
-    run.signal(signal.SIGKILL)
-    psutil.wait_procs(family[1:], timeout=10)
+    try:
+        victims = whom(run, dice)
+    except (IndexError, psutil.NoSuchProcess):  # it has not got so far
+        victims = the_launcher(run, dice)
+    for process in victims:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert run.wait() != 0, run.output
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    print(f"killed {whom.__name__} {moment.__name__}, after step {max(losses(job), default=(0, ''))[0]}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """As many tests as make up the kills asked for with --kills."""
+    if "way" in metafunc.fixturenames:
+        count = -(-metafunc.config.getoption("kills") // KILLS_PER_TEST)
+        cases = [(WAYS[number % len(WAYS)], number) for number in range(count)]
+        metafunc.parametrize(("way", "seed"), cases, ids=[f"{way}-{seed}" for way, seed in cases])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("ranks", "kill", "at", "workers"),
-    [(1, kill_everything, 9, 0), (2, kill_a_rank, 17, 2), (4, kill_the_agent, 25, 0), (4, kill_a_rank, 33, 0)],
-)
-def test_killed_run_resumes_with_the_same_bits(
-    tmp_path: Path,
-    uninterrupted: dict[int, tuple[list[dict[int, str]], str]],
-    ranks: int,
-    kill: Callable[[Run], None],
-    at: int,
-    workers: int,
+def test_run_killed_again_and_again_ends_with_the_same_bits(
+    tmp_path: Path, uninterrupted: Uninterrupted, way: Way, seed: int
 ) -> None:
-    expected, final = uninterrupted[ranks]
-    job = Job.write(tmp_path, SCRIPT, ranks=ranks)
-    variables = {"OMP_NUM_THREADS": "1", "WORKERS": str(workers)}
-    run = job.start(**variables)
-    with run.process:
-        run.wait_for(lambda: len(losses(job)) >= at)
-        kill(run)
-        assert run.wait() != 0
-    code, output = job.run(**variables)
+    expected = uninterrupted(way.ranks, way.is_sharded)
+    dice = random.Random(seed)
+    job = Job.write(tmp_path, SCRIPT, ranks=way.ranks)
+    for _ in range(KILLS_PER_TEST):
+        whole = newest_whole(job)
+        run = job.start(**way.variables)
+        with run.process:
+            kill(run, job, dice)
+        resumed = {line for line in run.lines if line.startswith("resumed at")}
+        assert resumed <= {f"resumed at {whole}\n"}
+    whole = newest_whole(job)
+    code, output = job.run(**way.variables)
     assert code == 0, output
-    assert "resumed at None" not in output
-    assert weights(output) == final
-    for rank in range(ranks):
+    assert output.count(f"resumed at {whole}\n") == way.ranks
+    assert weights(output) == expected.weights
+    for rank in range(way.ranks):
         logged = losses(job, rank)
-        assert all(loss == expected[rank][step] for step, loss in logged)
-        assert {step for step, _ in logged} == set(expected[rank])
+        assert all(loss == expected.losses[rank][step] for step, loss in logged)
+        assert {step for step, _ in logged} == set(expected.losses[rank])
+
+
+# --- stops ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_stopped_ranks_agree_on_the_step_and_resume_with_the_same_bits(
-    tmp_path: Path, uninterrupted: dict[int, tuple[list[dict[int, str]], str]]
+    tmp_path: Path, uninterrupted: Uninterrupted
 ) -> None:
     """The signal reaches one rank only; all stop after the same step, within moments."""
-    expected, final = uninterrupted[4]
+    expected = uninterrupted(4, False)
     job = Job.write(tmp_path, SCRIPT, ranks=4)
     run = job.start(OMP_NUM_THREADS="1")
     with run.process:
@@ -155,8 +251,8 @@ def test_stopped_ranks_agree_on_the_step_and_resume_with_the_same_bits(
     code, output = job.run(OMP_NUM_THREADS="1")
     assert code == 0
     assert output.count(f"resumed at {step}") == 4
-    assert weights(output) == final
-    assert dict(losses(job)) == expected[0]
+    assert weights(output) == expected.weights
+    assert dict(losses(job)) == expected.losses[0]
 
 
 @pytest.mark.slow
@@ -179,4 +275,4 @@ def test_other_number_of_ranks_goes_on_where_the_run_stopped(tmp_path: Path) -> 
     code, output = job.run(MOORING_PROCESSES_PER_HOST="3")
     assert code == 0, output
     assert output.count(f"resumed at {second[-1][0]}") == 3
-    assert [step for step, _ in losses(job)] == list(range(1, 61))
+    assert [step for step, _ in losses(job)] == list(range(1, STEPS + 1))
