@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from mooring.contract.environment import TrainingEnvironment
+from mooring.contract.environment import LEADERS_VARIABLE, TrainingEnvironment
 from mooring.contract.errors import SettingError
 from mooring.contract.hyperparameters import Dialect, to_arguments
 from mooring.contract.sm_variables import MASTER_PORT, distribution_hosts, sm_variables
@@ -102,20 +102,25 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
             to_arguments(environment.hyperparameters, _choice(environment.variables, DIALECT_VARIABLE, Dialect.SDK_V2))
         ),
         directory=None if is_ready_made else environment.paths.code,
-        variables=defaults | dict(environment.variables) | sm_variables(environment),
+        variables=defaults | _inherited(environment.variables) | sm_variables(environment),
         ranks=tuple(
             RankPlan(first + local, local, _rank_variables(first + local, local, world_size, per_host, hosts))
             for local in range(per_host)
         ),
         world_size=world_size,
         start_method=_choice(environment.variables, START_VARIABLE, StartMethod.FORK),
-        grace_seconds=_seconds(environment.variables, GRACE_VARIABLE, DEFAULT_GRACE_S),
+        grace_seconds=seconds(environment.variables, GRACE_VARIABLE, DEFAULT_GRACE_S),
         hosts=hosts,
         host=current,
         max_restarts=_restarts(environment.variables),
-        join_seconds=_seconds(environment.variables, JOIN_VARIABLE, DEFAULT_JOIN_S),
+        join_seconds=seconds(environment.variables, JOIN_VARIABLE, DEFAULT_JOIN_S),
         meeting_port=(MASTER_PORT if several_hosts else 0) if world_size > 1 else None,
     )
+
+
+def _inherited(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what ranks get of our own variables; who started us is to signal us, not them."""
+    return {name: value for name, value in variables.items() if name != LEADERS_VARIABLE}
 
 
 def _refuse_other_launchers(environment: TrainingEnvironment) -> None:
@@ -151,7 +156,8 @@ def _processes_per_host(environment: TrainingEnvironment, *, is_distributed: boo
     return int(asked)
 
 
-def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:
+def seconds(variables: Mapping[str, str], name: str, default: float) -> float:
+    """Return a variable that is a number of seconds. Raises `SettingError`."""
     given = variables.get(name)
     if given is None:
         return default

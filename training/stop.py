@@ -2,11 +2,14 @@
 
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+
+from mooring.contract.environment import LEADERS_VARIABLE, process_variables
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -23,6 +26,8 @@ class StopRequest:
         self._is_agreed = False
         self._before: dict[int, Any] = {}
         self._group = dist.new_group(backend="gloo") if dist.get_world_size() > 1 else None
+        leaders = process_variables().get(LEADERS_VARIABLE)
+        self._file = Path(leaders, str(os.getpid())) if leaders else None
         self._pending: tuple[dist.Work, torch.Tensor] | None = None
 
     def agreed(self) -> bool:
@@ -52,6 +57,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        if self._file is not None:
+            self._file.touch()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -59,5 +66,7 @@ class StopRequest:
             self._settle()
         if self._is_agreed:
             return  # the signal that another rank got may reach this one yet, and must not end what it does last
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
         for number, handler in self._before.items():
             signal.signal(number, handler)

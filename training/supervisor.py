@@ -99,7 +99,7 @@ class Supervisor:
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     self._kill()
             self._kill_groups()
-            _end_children()
+            end_children()
             for relay in self._relays:
                 relay.finish()
         return self._outcome()
@@ -183,6 +183,7 @@ class Supervisor:
                 self._tell_ranks(self._stopped_by)  # it came before they did
         elif "restart" in news:
             logger.error("%s; starting the ranks again, restart %d", news["why"], news["restart"])
+            self._places = {}
             for rank in self._ranks:
                 rank.begin(None)
         elif "problem" in news:
@@ -317,7 +318,7 @@ class Supervisor:
         return RankFailure(rank.rank, rank.status or 0, at, error, tail, was_killed=rank.was_killed)
 
 
-def _end_children() -> None:
+def end_children() -> None:
     """Kill and reap whatever the ranks have left behind, daemons in sessions of their own too."""
     limit = time.monotonic() + LEFTOVER_S
     with suppress(ChildProcessError):

@@ -9,6 +9,7 @@ from mooring import __version__
 COMMANDS = {
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
     "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
+    "supervise": ("mooring.cli.supervise", "run a command as a container's first process"),
     "serve": ("mooring.cli.serve", "serve one model, many, or a folder of them"),
 }
 
@@ -41,5 +42,5 @@ def main() -> None:
 
 def usage() -> str:
     """Return the help text."""
-    lines = (f"  {name:<8} {purpose}" for name, (_, purpose) in COMMANDS.items())
+    lines = (f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items())
     return USAGE.format(commands="\n".join(lines))

@@ -20,6 +20,10 @@ from .resources import gpu_count, has_efa, neuron_count, usable_cpus
 DEFAULT_LOG_LEVEL = 20
 
 
+# A folder where processes that listen for a stop leave a file named by their id; the first process signals those.
+LEADERS_VARIABLE = "MOORING_LEADERS"
+
+
 def process_variables() -> dict[str, str]:
     """Return the variables of this process."""
     return dict(os.environ)
