@@ -9,6 +9,7 @@ import gc
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import select
 import signal
@@ -18,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mooring.contract.environment import LOG_FORMAT, process_variables
 
 from . import script
 from .entry_point import PROGRAMS, Command, EntryPoint, Function, Module, Script
@@ -51,6 +54,7 @@ def main() -> int:
     with control.makefile("rb", buffering=0) as stream:
         order = json.loads(stream.readline())
     entry_point = _entry_point(order)
+    _show_log()
     _import_once(entry_point)
     gc.collect()
     gc.freeze()  # so that no rank's collector touches, and so copies, what it shares with the others
@@ -66,6 +70,16 @@ def main() -> int:
     if not isinstance(entry_point, Command):
         offer_stack(stack_file(folder, rank.rank))
     return script.run(entry_point, tuple(order["arguments"]), error_file(folder, rank.rank, agent.attempt))
+
+
+def _show_log() -> None:
+    """Let ranks see what our library says, such as where a run resumes, unless their script sets up logging itself."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.addFilter(lambda _: not logging.getLogger().handlers)
+    ours = logging.getLogger("mooring")
+    ours.addHandler(handler)
+    ours.setLevel(int(process_variables()["SM_LOG_LEVEL"]))
 
 
 def _import_once(entry_point: EntryPoint) -> None:

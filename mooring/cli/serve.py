@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mooring.contract.environment import process_variables
+from mooring.contract.environment import LOG_FORMAT, process_variables
 from mooring.contract.errors import MooringError, SettingError
 
 DESCRIPTION = """\
@@ -97,9 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port or settings.port,
         budget_bytes=arguments.budget,
     )
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT, stream=sys.stderr)
     # The zygote's imports take longest, so it is started before the web framework is imported.
     from mooring.serving.pool import make_pool
     from mooring.serving.socket_binding import bind

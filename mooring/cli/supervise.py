@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from mooring.contract.environment import process_variables
+from mooring.contract.environment import LOG_FORMAT, log_level, process_variables
 from mooring.contract.errors import MooringError
 
 DESCRIPTION = """\
@@ -27,9 +27,10 @@ def main() -> None:
     arguments = made.parse_args()
     from mooring.training.first_process import supervise
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    variables = process_variables()
+    logging.basicConfig(level=log_level(variables), format=LOG_FORMAT, stream=sys.stderr)
     try:
-        sys.exit(supervise(arguments.command, process_variables()))
+        sys.exit(supervise(arguments.command, variables))
     except (MooringError, OSError) as error:
         sys.stderr.write(f"mooring supervise: {error}\n")
         sys.exit(1)

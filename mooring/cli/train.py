@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from mooring.contract.environment import process_variables
+from mooring.contract.environment import LOG_FORMAT, log_level, process_variables
 
 DESCRIPTION = """\
 Run the training job that /opt/ml/input/config describes, as SageMaker starts it.
@@ -42,12 +42,7 @@ def main() -> None:
     from mooring.training.launcher import launch
 
     variables = process_variables()
-    level = variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")
-    logging.basicConfig(
-        level=int(level) if level.isdecimal() else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logging.basicConfig(level=log_level(variables), format=LOG_FORMAT, stream=sys.stderr)
     sys.exit(launch(variables))
 
 

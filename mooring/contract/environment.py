@@ -18,10 +18,15 @@ from .paths import ContainerPaths
 from .resources import gpu_count, has_efa, neuron_count, usable_cpus
 
 DEFAULT_LOG_LEVEL = 20
-
-
 # A folder where processes that listen for a stop leave a file named by their id; the first process signals those.
 LEADERS_VARIABLE = "MOORING_LEADERS"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def log_level(variables: Mapping[str, str]) -> int:
+    """Return the level that SAGEMAKER_CONTAINER_LOG_LEVEL asks for, before anything else has been read."""
+    level = variables.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "")
+    return int(level) if level.isdecimal() else DEFAULT_LOG_LEVEL
 
 
 def process_variables() -> dict[str, str]:
