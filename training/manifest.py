@@ -4,8 +4,8 @@ The platform syncs the folder file by file in no promised order, and hosts share
 the start; each host lists its own with size and checksum, and last of all a manifest of these manifests is written.
 """
 
-import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mooring.artifact.publish import publish_file
 from mooring.contract.errors import MooringError
 
 MANIFEST = "manifest.json"
+CHUNK = 1 << 20
 Entries = dict[str, dict[str, Any]]
 
 
@@ -33,7 +34,7 @@ def host_manifest_name(host: str) -> str:
 
 def entries_of(files: Iterable[Path]) -> Entries:
     """Return the entries of files: by name, size in bytes and checksum."""
-    return {file.name: {"bytes": file.stat().st_size, "sha256": _checksum(file)} for file in files}
+    return {file.name: {"bytes": file.stat().st_size, "crc32": _checksum(file)} for file in files}
 
 
 def write_manifest(file: Path, content: Mapping[str, Any]) -> None:
@@ -82,7 +83,7 @@ def _verify_entries(folder: Path, entries: Any, listed_in: Path) -> None:
             size = file.stat().st_size
             if size != entry.get("bytes"):
                 raise DamagedCheckpointError(file, f"has {size:,} bytes; {entry.get('bytes')} were written")
-            if _checksum(file) != entry.get("sha256"):
+            if _checksum(file) != entry.get("crc32"):
                 raise DamagedCheckpointError(file, "is not what was written: its checksum differs")
         except FileNotFoundError as error:
             raise DamagedCheckpointError(file, "is missing") from error
@@ -91,5 +92,9 @@ def _verify_entries(folder: Path, entries: Any, listed_in: Path) -> None:
 
 
 def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    """Return a file's CRC-32, which finds what disks and syncs do to files, and costs a tenth of what SHA-256 does."""
+    checksum = 0
+    with file.open("rb", buffering=0) as content:
+        while chunk := content.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return f"{checksum:08x}"

@@ -60,7 +60,7 @@ class TrainingState:
         self.position.load_state_dict(state["position"])
         self.step = int(state["step"])
         for name, part in self._opaque_parts():
-            # The checkpoint's checksums have shown that it is what we wrote.
+            # As trustworthy as the folder it lies in: whoever can write there could start another script as well.
             part.load_state_dict(pickle.loads(state[name]))  # noqa: S301
         for states in state.get(GENERATORS, {}).values():
             restore_generators(states)

@@ -1,0 +1,29 @@
+"""Environments of those we are compared with, each its own, made once and kept beside ours."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+PEERS = Path(sys.prefix) / "peers"
+
+
+def peer_environment(name: str, *requirements: str) -> Path:
+    """Return the folder of an environment's commands, with torch as ours has it. Its packages come from the index."""
+    home = PEERS / name
+    if not (home / "ready").exists():
+        print(f"setting up {', '.join(requirements)} (once)…", flush=True)
+        venv.create(home, with_pip=True, clear=True)
+        pip = [str(home / "bin/python"), "-m", "pip", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", *requirements], check=True)
+        # At the end of the path: what the peer brought along comes first.
+        found = subprocess.run(
+            [str(home / "bin/python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        (Path(found.stdout.strip()) / "torch_of_ours.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+        (home / "ready").touch()
+    return home / "bin"
