@@ -25,5 +25,8 @@ def peer_environment(name: str, *requirements: str) -> Path:
             text=True,
         )
         (Path(found.stdout.strip()) / "torch_of_ours.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+        torchrun = home / "bin/torchrun"
+        torchrun.write_text(f'#!/bin/sh\nexec {home}/bin/python -m torch.distributed.run "$@"\n', encoding="utf-8")
+        torchrun.chmod(0o755)
         (home / "ready").touch()
     return home / "bin"

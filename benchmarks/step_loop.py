@@ -1,12 +1,14 @@
-"""The script that both launchers run: N steps of a small model, with or without our library around the loop.
+"""The script that all launchers run: steps of a small model, bare or in turns with our library around them.
 
-`python step_loop.py --steps 300 --library 1` prints when the first step began, and the median step.
+`python step_loop.py --steps 400 --library 1` prints when the first step began, the median step, and the ratio of steps
+with our library to steps without, taken in turns in the same processes.
 """
 
 import argparse
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -14,27 +16,34 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 BATCH, WIDTH = 32, 256
+TURN = 20
 
 
-def loop(model: nn.Module, steps: int, after_step: object = None) -> list[float]:
-    """Return how long each step took."""
-    optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    inputs = torch.randn(BATCH, WIDTH)
-    taken = []
-    for _ in range(steps):
-        started = time.perf_counter()
-        loss = model(inputs).square().mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        if callable(after_step):
-            after_step()
-        taken.append(time.perf_counter() - started)
-    return taken
+class Loop:
+    """One model and its optimizer."""
+
+    def __init__(self, model: nn.Module, after_step: Callable[[], object]) -> None:
+        self._model = model
+        self._after_step = after_step
+        self._optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        self._inputs = torch.randn(BATCH, WIDTH)
+
+    def run(self, steps: int) -> list[float]:
+        """Return how long each step took, in seconds."""
+        taken = []
+        for _ in range(steps):
+            started = time.perf_counter()
+            loss = self._model(self._inputs).square().mean()
+            self._optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            self._optimizer.step()
+            self._after_step()
+            taken.append(time.perf_counter() - started)
+        return taken
 
 
 def network() -> nn.Module:
-    """Return what is trained: about a millisecond a step."""
+    """Return what is trained: a few milliseconds a step."""
     return nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(WIDTH, WIDTH), nn.ReLU())))
 
 
@@ -46,23 +55,34 @@ def main() -> None:
     parser.add_argument("--begun", type=float, default=0.0, help="when the launcher was started, by time.time()")
     arguments = parser.parse_args()
     if arguments.library:
-        from mooring.training import StopRequest, prepare, process_group
-
-        with process_group() as group, StopRequest() as stop:
-            taken = loop(prepare(network(), group, torch.randn(BATCH, WIDTH)), arguments.steps, stop.agreed)
-            tell(arguments.begun, taken)
+        with_library(arguments.steps, arguments.begun)
         return
     dist.init_process_group("gloo")
-    taken = loop(DistributedDataParallel(network()), arguments.steps)
-    tell(arguments.begun, taken)
+    bare = Loop(DistributedDataParallel(network()), lambda: None)
+    first = time.time() - arguments.begun
+    tell(first, bare.run(arguments.steps), 1.0)
     dist.destroy_process_group()
 
 
-def tell(start: float, taken: list[float]) -> None:
+def with_library(steps: int, begun: float) -> None:
+    """Take turns of steps with our library and without."""
+    from mooring.training import StopRequest, prepare, process_group
+
+    with process_group() as group, StopRequest() as stop:
+        ours = Loop(prepare(network(), group, torch.randn(BATCH, WIDTH)), stop.agreed)
+        first = time.time() - begun
+        ours.run(TURN)
+        bare = Loop(DistributedDataParallel(network()), lambda: None)
+        bare.run(TURN)
+        turns = [(ours.run(TURN), bare.run(TURN)) for _ in range(steps // TURN)]
+        ratio = statistics.median(sum(with_it) / sum(without) for with_it, without in turns)
+        tell(first, [step for turn, _ in turns for step in turn], ratio)
+
+
+def tell(first: float, taken: list[float], ratio: float) -> None:
     """Print the figures of the first rank."""
     if os.environ.get("RANK", "0") == "0":
-        first = time.time() - sum(taken) - start
-        print(f"RESULT {first:.3f} {statistics.median(taken[10:]) * 1000:.4f}", flush=True)
+        print(f"RESULT {first:.3f} {statistics.median(taken[10:]) * 1000:.4f} {ratio:.4f}", flush=True)
 
 
 if __name__ == "__main__":

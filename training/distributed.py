@@ -1,6 +1,8 @@
 """The process group a training script runs in, whatever started it: our launcher, torchrun, or a bare interpreter."""
 
 import copy
+import ctypes
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from mooring.contract.environment import process_variables
 
 # DDP settles its buckets, and with them the order in which gradients are summed, in its first two backward passes.
 WARM_UP_PASSES = 2
+# What gloo's threads do after the last collective takes microseconds, once they get the interpreter's lock.
+LAST_WORK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,19 @@ def process_group(timeout: timedelta | None = None) -> Iterator[Group]:
         dist.init_process_group(backend, timeout=timeout, store=HashStore(), rank=0, world_size=1)
     yield Group(dist.get_rank(), dist.get_world_size(), local_rank, device)
     # Only after a block that ended well: after an error peers may be gone, and leaving would wait for them.
+    _leave()
+
+
+def _leave() -> None:
+    """Leave the group for good, and let nobody be the one to destroy it.
+
+    DDP's reducer owns it too. If it is the last one to, it joins gloo's threads while it holds the interpreter's lock,
+    for which a thread that drops its last piece of work may be waiting: one run in four hung as it ended
+    (https://github.com/pytorch/pytorch/issues/56297). So one reference is kept, and the threads get a moment.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
     dist.destroy_process_group()
+    time.sleep(LAST_WORK_S)
 
 
 def prepare(

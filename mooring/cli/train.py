@@ -21,6 +21,7 @@ variables (a hyperparameter of the same name in lower case does for the SAGEMAKE
   MOORING_ARGUMENTS              how hyperparameters become arguments: sdk-v2 (default), sdk-v3, store-true, nargs or
                                  hydra
   MOORING_PROCESSES_PER_HOST     ranks on this host (default: one per GPU if the job is distributed, else one)
+  MOORING_START_METHOD           fork (default): ranks of a Python script share one import of torch; spawn: they do not
   MOORING_MAX_RESTARTS           how often all ranks are started again, from the last checkpoint, after one failed (0)
   MOORING_JOIN_SECONDS           how long to wait for the other hosts of a distributed job (default 900)
   MOORING_GRACE_SECONDS          time to save and end after SIGTERM before everything is killed (default 100)
