@@ -217,7 +217,7 @@ class Checkpointer:
 
         Raises `CheckpointMismatchError` if it is another model's.
         """
-        step = self._newest_valid()
+        step = self.newest_valid()
         if step is None:
             if dist.get_rank() == 0:
                 logger.info("no checkpoint in %s: starting from the beginning", self._directory)
@@ -235,8 +235,11 @@ class Checkpointer:
             logger.info("resumed after step %d from %s", step, folder)
         return step
 
-    def _newest_valid(self) -> int | None:
-        """Return the newest step that is valid on all hosts; each host's leader looks at what its host has."""
+    def newest_valid(self) -> int | None:
+        """Return the newest step that is valid on all hosts, None if there is none.
+
+        Each host's leader looks at what its host has.
+        """
         ceiling = None
         while True:
             here = self._newest_valid_here(ceiling) if self._is_host_leader else None

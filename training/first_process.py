@@ -14,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mooring.contract.environment import LEADERS_VARIABLE
@@ -39,14 +39,20 @@ def supervise(command: Sequence[str], variables: Mapping[str, str]) -> int:
     """
     hold_signals()
     grace = seconds(variables, GRACE_VARIABLE, DEFAULT_GRACE_S)
-    with tempfile.TemporaryDirectory(prefix="mooring-") as folder:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mooring-"))
+        except OSError as error:
+            # A container may have no place to write; what it was started for may not need one.
+            logger.warning("no temporary folder, so nobody can ask to be signalled: %s", error)
+            return FirstProcess(None, grace).run(command, variables)
         return FirstProcess(Path(folder), grace).run(command, {**variables, LEADERS_VARIABLE: folder})
 
 
 class FirstProcess:
     """One command, and the processes below it. Those that a `StopRequest` listens in have a file in `leaders`."""
 
-    def __init__(self, leaders: Path, grace_seconds: float) -> None:
+    def __init__(self, leaders: Path | None, grace_seconds: float) -> None:
         self._leaders = leaders
         self._grace_seconds = grace_seconds
         self._child = 0
@@ -93,7 +99,8 @@ class FirstProcess:
                 os.kill(int(pid), signal.SIGKILL)
 
     def _listening(self) -> list[int]:
-        return [int(file.name) for file in self._leaders.iterdir() if Path("/proc", file.name).exists()]
+        files = self._leaders.iterdir() if self._leaders is not None else ()
+        return [int(file.name) for file in files if Path("/proc", file.name).exists()]
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):

@@ -145,6 +145,17 @@ def test_script_that_ignores_the_stop_is_killed_below_bash_too(tmp_path: Path, a
         assert run.wait() == 137
 
 
+def test_command_runs_where_nothing_can_be_written(tmp_path: Path) -> None:
+    nowhere = "import tempfile; tempfile._candidate_tempdir_list = lambda: []; "
+    code = nowhere + "from mooring.cli.supervise import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--", "sh", "-c", "echo ran; exit 3"], capture_output=True, text=True
+    )
+    assert done.returncode == 3
+    assert done.stdout == "ran\n"
+    assert "no temporary folder" in done.stderr
+
+
 @needs_namespaces
 def test_without_ours_in_its_place_bash_keeps_the_signal(tmp_path: Path) -> None:
     """What the others guard against. If this fails, they prove nothing."""

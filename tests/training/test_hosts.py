@@ -1,5 +1,6 @@
 """Two hosts with addresses of their own: they meet, fail together, start again together, or are named if missing."""
 
+import random
 import re
 import shutil
 import signal
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import networks
 import pytest
+import torch
 from jobs import HOMOGENEOUS, write_config
+from torch import nn
 from training_jobs import TIMEOUT_S, Job, Run
 
 from mooring.runner.container_spec import ContainerSpec
 from mooring.runner.process_runner import ProcessRunner
+from mooring.training import Checkpointer, TrainingState, process_group
 
 Hosts = Mapping[str, tuple[str, ...]]
 TRAIN = str(Path(sys.executable).parent / "train")
@@ -241,6 +245,34 @@ def test_hosts_resume_from_what_the_sync_delivered_whole(
     again = run_both(two_hosts, tmp_path, SAVES)
     assert [code for code, _, _ in again.values()] == [0, 0], again
     assert sum(output.count(f"resumed at {step}") for _, output, _ in again.values()) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_only_what_was_delivered_whole_counts_in_whatever_order_it_comes(
+    saved: Path, tmp_path: Path, seed: int
+) -> None:
+    """A sync that reorders and delays, seen after every file: the newest step that is believed has all its files."""
+    files = [
+        (file, file.relative_to(saved / host / "checkpoints"))
+        for host in ("algo-1", "algo-2")
+        for file in sorted((saved / host / "checkpoints").rglob("*"))
+        if file.is_file()
+    ]
+    random.Random(seed).shuffle(files)
+    wanted: dict[str, set[Path]] = {}
+    for _, name in files:
+        wanted.setdefault(name.parts[0], set()).add(name)
+    delivered: set[Path] = set()
+    with process_group():
+        checkpoints = Checkpointer(TrainingState(nn.Linear(1, 1), torch.optim.SGD([torch.ones(1)])), tmp_path)
+        for file, name in files:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(file, tmp_path / name)
+            delivered.add(name)
+            whole = [int(step.removeprefix("step-")) for step, names in wanted.items() if names <= delivered]
+            assert checkpoints.newest_valid() == max(whole, default=None)
+        checkpoints.close()
 
 
 @pytest.mark.slow
