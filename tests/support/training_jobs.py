@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,12 @@ class Run:
 
     def ranks(self) -> list[psutil.Process]:
         """Return the rank leaders, in order. What else the agent has started leads no session."""
-        leaders = [child for child in self.agent().children() if os.getsid(child.pid) == child.pid]
+        leaders = []
+        with suppress(IndexError, psutil.NoSuchProcess):  # there is no agent yet, or any more
+            for child in self.agent().children():
+                with suppress(ProcessLookupError):
+                    if os.getsid(child.pid) == child.pid:
+                        leaders.append(child)
         return sorted(leaders, key=lambda process: process.pid)
 
     def family(self) -> list[psutil.Process]:

@@ -49,7 +49,8 @@ with process_group() as group:
     model = prepare(nn.Linear(8, 8), group, torch.zeros(2, 8))
     state = TrainingState(model, torch.optim.SGD(model.parameters(), 0.1))
     with StopRequest() as stop, Checkpointer(state) as checkpoints:
-        print("resumed at", checkpoints.resume(), flush=True)
+        # In one piece each: the pipe of the SDK's driver is shared by all ranks.
+        os.write(1, f"resumed at {checkpoints.resume()}\\n".encode())
         while not stop.agreed() and state.step < int(os.environ["STEPS"]):
             model(torch.ones(2, 8)).sum().backward()
             state.step += 1
@@ -57,7 +58,7 @@ with process_group() as group:
                 report(step=state.step, loss=1.0)
             time.sleep(0.02)
         checkpoints.save()
-    print("stopped after", state.step, flush=True)
+    os.write(1, f"stopped after {state.step}\\n".encode())
 """
 PATIENT = """
 import signal, sys, time

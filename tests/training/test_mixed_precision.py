@@ -47,9 +47,8 @@ def losses(output: str) -> dict[int, tuple[float, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("kind", "shard"), [("bfloat16", True), ("float16", False)])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
-@pytest.mark.parametrize("shard", [False, True])
 def test_killed_run_in_mixed_precision_goes_on_as_it_was(tmp_path: Path, device: str, kind: str, shard: bool) -> None:
     ranks = max(1, torch.cuda.device_count()) if device == "cuda" else 2
     variables = {"KIND": kind, "DEVICE": device} | ({"SHARD": "1"} if shard else {})

@@ -12,14 +12,13 @@ SCRIPT = Path(__file__).parents[2] / "examples/own_script/train.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", [False, True])
-def test_own_script_is_stopped_resumed_and_leaves_a_model_that_knows_its_wines(tmp_path: Path, shard: bool) -> None:
+def test_own_script_is_stopped_resumed_and_leaves_a_model_that_knows_its_wines(tmp_path: Path) -> None:
     wines = load_wine()
     job = Job.write(
         tmp_path,
         SCRIPT.read_text(encoding="utf-8"),
         ranks=2,
-        hyperparameters={"shard": shard},
+        hyperparameters={"shard": True},
         channels={"train": "text/csv"},
     )
     channel = job.paths.input_data / "train"

@@ -14,7 +14,7 @@ import pytest
 from training_jobs import Job, Run
 
 KILLS_PER_TEST = 8
-STEPS = 120
+STEPS = 80
 
 # Several gradient buckets, dropout, batch norm; writes each step's loss and, at the end, a digest of the weights.
 SCRIPT = """
@@ -29,7 +29,7 @@ from mooring.training import (
     whole_weights,
 )
 
-STEPS = 120
+STEPS = 80
 # What differs between ranks (what they drop, what they normalise by) makes another number of ranks another run.
 is_plain = "PLAIN" in os.environ
 with process_group() as group:
@@ -164,44 +164,33 @@ def inside_a_save(run: Run, job: Job, dice: random.Random) -> None:
     def is_saving() -> bool:
         return any(not (folder / "manifest.json").exists() for folder in job.paths.checkpoints.glob("step-*"))
 
-    run.wait_for_line("resumed at")
+    wait_for_losses(run, job, len(losses(job)) + 1)
     run.wait_for(lambda: not is_saving())  # what an earlier kill has left is not this run's
     run.wait_for(is_saving)
     time.sleep(dice.uniform(0, 0.05))
 
 
-def a_rank(run: Run, dice: random.Random) -> list[psutil.Process]:
-    return [dice.choice(run.ranks() or [run.agent()])]
+def kill_a_rank(run: Run, dice: random.Random) -> str:
+    """Kill a rank; the agent starts all of them again. Returns what was killed."""
+    before = run.ranks()
+    restarts = sum("starting the ranks again" in line for line in run.lines)
+    dice.choice(before).kill()
+    run.wait_for_line("starting the ranks again", restarts + 1)
+    run.wait_for(lambda: len(run.ranks()) == len(before) and not set(run.ranks()) & set(before))
+    return "a rank"
 
 
-def the_agent(run: Run, dice: random.Random) -> list[psutil.Process]:
-    return [run.agent()]
-
-
-def the_launcher(run: Run, dice: random.Random) -> list[psutil.Process]:
-    return [psutil.Process(run.process.pid)]
-
-
-def everything(run: Run, dice: random.Random) -> list[psutil.Process]:
-    return run.family()
-
-
-def kill(run: Run, job: Job, dice: random.Random) -> None:
-    """Kill something at some moment, and see that nothing is left."""
-    moment = dice.choice([while_starting, while_training, inside_a_save])
-    whom = dice.choice([a_rank, the_agent, the_launcher, everything])
-    moment(run, job, dice)
+def kill_the_run(run: Run, dice: random.Random) -> str:
+    """Kill the agent, the launcher or everything at once; nothing is left. Returns which it was."""
     family = run.family()
-    try:
-        victims = whom(run, dice)
-    except (IndexError, psutil.NoSuchProcess):  # it has not got so far
-        victims = the_launcher(run, dice)
-    for process in victims:
+    # A launcher that has no agent yet is everything.
+    what, victims = dice.choice([("the agent", family[1:2]), ("the launcher", family[:1]), ("everything", family)])
+    for process in victims or family:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     assert run.wait() != 0, run.output
     assert not psutil.wait_procs(family, timeout=10)[1]
-    print(f"killed {whom.__name__} {moment.__name__}, after step {max(losses(job), default=(0, ''))[0]}")
+    return what
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -220,13 +209,21 @@ def test_run_killed_again_and_again_ends_with_the_same_bits(
     expected = uninterrupted(way.ranks, way.is_sharded)
     dice = random.Random(seed)
     job = Job.write(tmp_path, SCRIPT, ranks=way.ranks)
-    for _ in range(KILLS_PER_TEST):
+    kills = 0
+    while kills < KILLS_PER_TEST:
         whole = newest_whole(job)
-        run = job.start(**way.variables)
+        run = job.start(MOORING_MAX_RESTARTS="100", **way.variables)
         with run.process:
-            kill(run, job, dice)
-        resumed = {line for line in run.lines if line.startswith("resumed at")}
-        assert resumed <= {f"resumed at {whole}\n"}
+            for ends_the_run in (*[False] * dice.randint(1, 3), True):
+                moment = dice.choice([while_starting, while_training, inside_a_save])
+                moment(run, job, dice)
+                what = kill_the_run(run, dice) if ends_the_run or not run.ranks() else kill_a_rank(run, dice)
+                print(f"killed {what} {moment.__name__}, after step {max(losses(job), default=(0, ''))[0]}")
+                kills += 1
+                if run.process.poll() is not None:
+                    break
+        resumed = next((line for line in run.lines if line.startswith("resumed at")), None)
+        assert resumed in (None, f"resumed at {whole}\n")
     whole = newest_whole(job)
     code, output = job.run(**way.variables)
     assert code == 0, output
@@ -274,7 +271,7 @@ def test_other_number_of_ranks_goes_on_where_the_run_stopped(tmp_path: Path) -> 
     assert alone.run(**variables)[0] == 0
     job = Job.write(tmp_path / "changing", SCRIPT)
     at = None
-    for ranks, steps in ((2, 30), (4, 30), (3, None)):
+    for ranks, steps in ((2, 20), (4, 20), (3, None)):
         run = job.start(**variables, MOORING_PROCESSES_PER_HOST=str(ranks))
         with run.process:
             if steps is not None:
