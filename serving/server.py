@@ -1,7 +1,6 @@
 """The server as a whole: start, serve, drain, stop. It owns the socket, the signals, the pool and the exit code."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ import uvicorn
 from mooring.contract.errors import MooringError
 from mooring.contract.resources import memory_available_bytes, memory_limit_bytes
 from mooring.handler.resolve import choose_handler
+from mooring.runner.parentage import adopt_orphans
 
 from .app import create_app
 from .catalog import ModelCatalog
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 SINGLE_MODEL = "model"
 CHECK_TIME_S = 1.0
 BACKLOG = 2048
-PR_SET_CHILD_SUBREAPER = 36
 # A container of the smallest useful size still gets this much for models.
 LEAST_BUDGET_BYTES = 64 << 20
 
@@ -44,7 +43,7 @@ LEAST_BUDGET_BYTES = 64 << 20
 def serve(settings: ServerSettings, variables: Mapping[str, str], listener: socket.socket, pool: HostPool) -> int:
     """Serve on a bound socket until SIGTERM or SIGINT, and return the exit code: 0 after a drain, 1 without a model."""
     # Hosts of a zygote that died become ours to reap.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     server = Server(settings, variables, pool)
     server.run(sockets=[listener])
     return server.exit_code

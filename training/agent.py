@@ -4,7 +4,6 @@ It starts no thread and touches no GPU, so that what it forks begins clean. Call
 FD`, with the other end of FD, a stream of JSON lines, in the supervisor's hands.
 """
 
-import ctypes
 import gc
 import importlib
 import importlib.util
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mooring.contract.environment import LOG_FORMAT, process_variables
+from mooring.runner.parentage import die_with
 
 from . import script
 from .entry_point import PROGRAMS, Command, EntryPoint, Function, Module, Script
@@ -28,7 +28,6 @@ from .failure import error_file, exit_code
 from .rendezvous import MeetingError, Rendezvous
 from .stacks import offer_stack, stack_file
 
-PR_SET_PDEATHSIG = 1
 # How soon a failure on another host is noticed here.
 POLL_S = 0.5
 # A word in a script, and the module that ranks will then import within their first step, at a second or two each.
@@ -48,7 +47,7 @@ class RankOrder:
 def main() -> int:
     """Run the ranks that the supervisor orders. In a forked rank this returns the script's own exit code."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    _die_with(os.getppid())
+    die_with(os.getppid())
     # A terminal's Ctrl-C goes to the whole group, and PID 1's forwarding to ranks is the supervisor's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with control.makefile("rb", buffering=0) as stream:
@@ -158,7 +157,7 @@ class Agent:
     def _become(self, rank: RankOrder, port: int | None) -> None:
         """In the child: a group, streams, variables and signals of its own."""
         os.setsid()
-        _die_with(self._pid)
+        die_with(self._pid)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -232,12 +231,6 @@ class Agent:
             if pid in self._running:
                 ended.append((self._running.pop(pid), status))
         return ended
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before it could be asked for
 
 
 def _entry_point(order: dict[str, Any]) -> EntryPoint:

@@ -100,7 +100,7 @@ def ready_made(environment: TrainingEnvironment) -> Module | None:
 
 
 def find_entry_point(environment: TrainingEnvironment) -> EntryPoint:
-    """Return what the job runs. The user's code lies where `fetch_code` has put it. Raises `EntryPointError`."""
+    """Return what the job runs. The user's code lies where `prepare_code` has put it. Raises `EntryPointError`."""
     program = ready_made(environment)
     if program is not None:
         return program

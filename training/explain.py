@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mooring.contract.environment import TrainingEnvironment
-from mooring.contract.secrets_mask import is_secret, mask_secrets
+from mooring.contract.secrets_mask import MASK, is_secret, mask_secrets
 
 from .code import needs_preparation
 from .entry_point import Command, EntryPoint, EntryPointError, Script, find_entry_point
@@ -67,14 +67,14 @@ def _meeting(plan: LaunchPlan) -> str | None:
 
 def _masked_arguments(plan: LaunchPlan, environment: TrainingEnvironment) -> list[str]:
     secrets = {str(value) for key, value in environment.hyperparameters.items() if is_secret(key)}
-    return ["******" if argument in secrets else argument for argument in plan.arguments]
+    return [MASK if argument in secrets else argument for argument in plan.arguments]
 
 
 def _masked_variables(variables: Mapping[str, str], environment: TrainingEnvironment) -> dict[str, str]:
     """Mask variables by their names, and those that hold every hyperparameter if one of them is a secret."""
     has_secret = any(is_secret(key) for key in environment.hyperparameters)
     whole = ("SM_HPS", "SM_USER_ARGS", "SM_TRAINING_ENV") if has_secret else ()
-    return {key: "******" if key in whole else value for key, value in mask_secrets(variables).items()}
+    return {key: MASK if key in whole else value for key, value in mask_secrets(variables).items()}
 
 
 def in_words(plan: Mapping[str, Any]) -> str:

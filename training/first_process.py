@@ -5,7 +5,6 @@ reach nobody. So this process takes bash's place and has bash for a child. Signa
 which would die of them, to the processes that train.
 """
 
-import ctypes
 import logging
 import os
 import selectors
@@ -18,12 +17,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mooring.contract.environment import LEADERS_VARIABLE
+from mooring.runner.parentage import adopt_orphans, end_children, kill_children
 
 from .failure import exit_code
 from .plan import DEFAULT_GRACE_S, GRACE_VARIABLE, seconds
-from .preparation import hold_signals
-from .signal_pipe import SignalPipe
-from .supervisor import CHILDREN, PR_SET_CHILD_SUBREAPER, end_children
+from .signal_pipe import SignalPipe, hold_signals
+from .supervisor import LEFTOVER_S
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +61,16 @@ class FirstProcess:
     def run(self, command: Sequence[str], variables: Mapping[str, str]) -> int:
         """Run it."""
         with selectors.DefaultSelector() as selector, SignalPipe(selector, self._on_signal):
-            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+            adopt_orphans()
             program = shutil.which(command[0], path=variables.get("PATH")) or command[0]
             self._child = os.posix_spawn(program, list(command), dict(variables))
             while self._status is None:
                 for key, _ in selector.select(self._time_left()):
                     key.data()
                 if self._time_left() == 0:
-                    self._kill()
-            end_children()
+                    self._deadline = time.monotonic() + KILL_AGAIN_S
+                    kill_children()
+            end_children(LEFTOVER_S)
         return exit_code(self._status)
 
     def _time_left(self) -> float | None:
@@ -90,13 +90,6 @@ class FirstProcess:
         else:
             logger.warning("%s again: ending now", signal.Signals(number).name)
             self._deadline = time.monotonic()
-
-    def _kill(self) -> None:
-        """Kill what is below; what a killed process leaves behind comes to us, and is killed the next time."""
-        self._deadline = time.monotonic() + KILL_AGAIN_S
-        for pid in CHILDREN.read_text(encoding="ascii").split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
 
     def _listening(self) -> list[int]:
         files = self._leaders.iterdir() if self._leaders is not None else ()

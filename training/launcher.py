@@ -16,7 +16,8 @@ from .code import needs_preparation, prepare_code
 from .entry_point import find_entry_point, ready_made
 from .failure import failure_text, forget_outcome, write_failure, write_success
 from .plan import LaunchPlan, make_plan
-from .preparation import PreparationError, StoppedError, hold_signals, run_apart
+from .preparation import PreparationError, StoppedError, run_apart
+from .signal_pipe import hold_signals
 from .stacks import places_text
 from .supervisor import Outcome, Supervisor
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from mooring.contract.errors import MooringError
 
 from .failure import exit_code
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-HELD_BACK = (*STOP_SIGNALS, signal.SIGCHLD)
+from .signal_pipe import HEARD, STOP_SIGNALS, release_signals
 
 
 class PreparationError(MooringError):
@@ -25,16 +23,6 @@ class StoppedError(Exception):
     def __init__(self, number: int) -> None:
         self.number = number
         super().__init__(signal.Signals(number).name)
-
-
-def hold_signals() -> None:
-    """Let signals wait until somebody asks for them. A first process gets only those that it handles or holds."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
-
-
-def release_signals() -> None:
-    """Let signals come as they do, those that have waited first."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
 
 def run_apart(work: Callable[[], None]) -> None:
@@ -68,7 +56,7 @@ def _do(work: Callable[[], None], message: Path) -> None:
 def _wait(child: int) -> int:
     """Return the child's wait status. Raises `StoppedError` after ending it, if a stop comes first."""
     while True:
-        number = signal.sigwait(HELD_BACK)
+        number = signal.sigwait(HEARD)
         if number in STOP_SIGNALS:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)

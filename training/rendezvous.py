@@ -5,7 +5,6 @@ an earlier attempt left in it would mislead them. Stores run threads, and an age
 in a process of its own.
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -17,8 +16,8 @@ from datetime import timedelta
 from typing import Any
 
 from mooring.contract.errors import PlatformError
+from mooring.runner.parentage import die_with
 
-PR_SET_PDEATHSIG = 1
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - other hosts must reach it
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -63,7 +62,7 @@ class StoreServer:
 def _serve(listener: socket.socket, port: int, opener: int) -> None:
     """In the child: hold the store until the opener is gone, and never return."""
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with(opener)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         from torch.distributed import TCPStore  # type: ignore[attr-defined]  # missing from its __all__

@@ -6,7 +6,18 @@ import socket
 from collections.abc import Callable
 from types import FrameType
 
-from .preparation import STOP_SIGNALS, release_signals
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HEARD = (*STOP_SIGNALS, signal.SIGCHLD)
+
+
+def hold_signals() -> None:
+    """Let signals wait until somebody asks for them. A first process gets only those that it handles or holds."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+
+
+def release_signals() -> None:
+    """Let signals come as they do, those that have waited first."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 
 class SignalPipe:
@@ -20,7 +31,7 @@ class SignalPipe:
         self._ours, self._kernels = socket.socketpair()
         self._ours.setblocking(False)
         self._kernels.setblocking(False)
-        self._before = {number: signal.signal(number, _hear) for number in (*STOP_SIGNALS, signal.SIGCHLD)}
+        self._before = {number: signal.signal(number, _hear) for number in HEARD}
         self._fd_before = signal.set_wakeup_fd(self._kernels.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._ours, selectors.EVENT_READ, self._read)
         release_signals()  # they were held back since the start, see launcher.py

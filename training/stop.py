@@ -12,7 +12,8 @@ import torch.distributed as dist
 
 from mooring.contract.environment import LEADERS_VARIABLE, process_variables
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from .signal_pipe import STOP_SIGNALS
+
 # A stop has two minutes; a tenth of a second is soon enough, and a reduction at every step of a few milliseconds is not
 # free. The bound is for clocks that do not tell such steps apart.
 ASK_S, MOST_STEPS = 0.1, 1000

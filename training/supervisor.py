@@ -5,7 +5,6 @@ It owns the ranks' pipes, relays their lines, forwards a stop to rank leaders on
 groups, and knows how each rank ended.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -20,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mooring.runner.parentage import adopt_orphans, end_children
+
 from .entry_point import Command, EntryPoint, Function, Script, as_command
 from .failure import RankFailure, error_file, exit_code, read_error, root_cause
 from .plan import LaunchPlan, StartMethod
@@ -29,7 +30,6 @@ from .stacks import ask_places
 
 logger = logging.getLogger(__name__)
 
-PR_SET_CHILD_SUBREAPER = 36
 # After one rank has failed the others can only wait for it; this long they may still say something.
 FAILURE_GRACE_S = 10.0
 # An agent whose ranks have all been killed has only to report and exit.
@@ -37,7 +37,6 @@ AGENT_GRACE_S = 5.0
 # Killed processes are gone in milliseconds, unless the kernel is busy writing for them.
 LEFTOVER_S = 2.0
 STOPPING = b"stopping\n"
-CHILDREN = Path("/proc/thread-self/children")
 
 
 @dataclass
@@ -91,7 +90,7 @@ class Supervisor:
         with ExitStack() as stack:
             self._selector = stack.enter_context(selectors.DefaultSelector())
             stack.enter_context(SignalPipe(self._selector, self._on_signal))
-            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+            adopt_orphans()
             self._start(stack)
             while not self._is_over():
                 for key, _ in self._selector.select(self._time_left()):
@@ -99,7 +98,7 @@ class Supervisor:
                 if self._deadline is not None and time.monotonic() >= self._deadline:
                     self._kill()
             self._kill_groups()
-            end_children()
+            end_children(LEFTOVER_S)
             for relay in self._relays:
                 relay.finish()
         return self._outcome()
@@ -316,18 +315,6 @@ class Supervisor:
         at, error = said or (rank.ended_at, None)
         tail = stderr.tail.decode("utf-8", "replace")
         return RankFailure(rank.rank, rank.status or 0, at, error, tail, was_killed=rank.was_killed)
-
-
-def end_children() -> None:
-    """Kill and reap whatever the ranks have left behind, daemons in sessions of their own too."""
-    limit = time.monotonic() + LEFTOVER_S
-    with suppress(ChildProcessError):
-        while time.monotonic() < limit:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                for pid in CHILDREN.read_text(encoding="ascii").split():
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.kill(int(pid), signal.SIGKILL)
-                time.sleep(0.01)
 
 
 def _as_json(entry_point: EntryPoint) -> tuple[str, Any]:

@@ -26,6 +26,12 @@ class Run:
     process: RunningProcess
     lines: list[str]
 
+    @classmethod
+    def start(cls, spec: ContainerSpec) -> "Run":
+        """Start what `spec` says, and collect what it prints."""
+        lines: list[str] = []
+        return cls(ProcessRunner(on_line=lines.append).start(spec), lines)
+
     @property
     def output(self) -> str:
         """Everything it has printed."""
@@ -103,9 +109,7 @@ class Job:
 
     def start(self, **variables: str) -> Run:
         """Start `train`."""
-        lines: list[str] = []
-        spec = ContainerSpec(command=("train",), base=self.base, variables=self.variables | variables)
-        return Run(ProcessRunner(on_line=lines.append).start(spec), lines)
+        return Run.start(ContainerSpec(command=("train",), base=self.base, variables=self.variables | variables))
 
     def run(self, **variables: str) -> tuple[int, str]:
         """Run `train` to its end; returns exit code and output."""

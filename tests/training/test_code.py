@@ -20,7 +20,8 @@ from mooring.artifact.archive import pack
 from mooring.artifact.store import StoreError
 from mooring.training.code import fetch_code
 from mooring.training.entry_point import EntryPointError
-from mooring.training.preparation import PreparationError, StoppedError, hold_signals, release_signals, run_apart
+from mooring.training.preparation import PreparationError, StoppedError, run_apart
+from mooring.training.signal_pipe import hold_signals, release_signals
 
 
 def source_folder(base: Path) -> Path:

@@ -14,7 +14,6 @@ from jobs import ONE_HOST, write_config
 from training_jobs import TIMEOUT_S, Run
 
 from mooring.runner.container_spec import ContainerSpec
-from mooring.runner.process_runner import ProcessRunner
 
 BIN = Path(sys.executable).parent
 BASH_ENV = Path(__file__).parents[2] / "docker/bash_env.sh"
@@ -85,9 +84,7 @@ def start(base: Path, script: str, drives: str = "python3 train.py", **variables
         (data / path).write_text(textwrap.dedent(text), encoding="utf-8")
     entry = f"chmod +x {data}/sm_drivers/sm_train.sh && {data}/sm_drivers/sm_train.sh"
     image = {"BASH_ENV": str(BASH_ENV), "PATH": f"{BIN}:{os.environ['PATH']}", "DRIVES": drives}
-    lines: list[str] = []
-    spec = ContainerSpec((*UNSHARE, "/bin/bash", "-c", entry), base, {**image, **variables})
-    return Run(ProcessRunner(on_line=lines.append).start(spec), lines)
+    return Run.start(ContainerSpec((*UNSHARE, "/bin/bash", "-c", entry), base, {**image, **variables}))
 
 
 def stop(run: Run, number: int = signal.SIGTERM) -> None:

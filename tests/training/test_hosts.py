@@ -17,7 +17,6 @@ from torch import nn
 from training_jobs import TIMEOUT_S, Job, Run
 
 from mooring.runner.container_spec import ContainerSpec
-from mooring.runner.process_runner import ProcessRunner
 from mooring.training import Checkpointer, TrainingState, process_group
 
 Hosts = Mapping[str, tuple[str, ...]]
@@ -68,9 +67,7 @@ def two_hosts() -> Iterator[Hosts]:
 def start(prefixes: Hosts, base: Path, script: str, host: str, **variables: str) -> tuple[Job, Run]:
     job = Job.write(base / host, script, ranks=2)
     write_config(base / host, "resourceconfig.json", HOMOGENEOUS | {"current_host": host})
-    lines: list[str] = []
-    spec = ContainerSpec((*prefixes[host], TRAIN), job.base, job.variables | variables)
-    return job, Run(ProcessRunner(on_line=lines.append).start(spec), lines)
+    return job, Run.start(ContainerSpec((*prefixes[host], TRAIN), job.base, job.variables | variables))
 
 
 def run_both(prefixes: Hosts, base: Path, script: str, **variables: str) -> dict[str, tuple[int, str, Job]]:
