@@ -18,6 +18,7 @@ from pathlib import Path
 from mooring.handler.load import load_handler
 from mooring.handler.protocol import Handler
 from mooring.handler.resolve import choose_handler
+from mooring.handler.terms import LoadTerms
 
 from .frames import Frame
 from .memory import Trimmer, anonymous_bytes
@@ -104,7 +105,7 @@ class Loader:
         started = time.monotonic()
         try:
             folder = Path(os.fsdecode(frame.body))
-            handler = load_handler(choose_handler(folder, self._variables), folder, self._threads)
+            handler = load_handler(choose_handler(folder, self._variables), folder, LoadTerms(self._threads, variables=self._variables))
         except Exception as error:  # a model may fail in any way; the front door tells who asked
             logger.warning("Loading failed.", exc_info=True)
             return Finished(work.connection, frame.id, frame.number, error=error)

@@ -69,3 +69,11 @@ class ModelLoadError(UserCodeError):
 
 class HandlerError(UserCodeError):
     """A function of the user's handler failed, is missing, or has a signature that cannot be called."""
+
+
+class ModelConfigError(UserCodeError):
+    """A model's mooring.toml cannot be used; every problem is named."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"mooring.toml: {'; '.join(self.problems)}.")

@@ -1,8 +1,12 @@
 """What stands between a request and a model: requests and responses as values, and the handler that maps them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,16 +17,21 @@ class InferenceRequest:
     content_type: str
     accept: str
     headers: Mapping[str, str]  # names in lower case
+    is_cancelled: Callable[[], bool] = _never  # whether the client is gone, for handlers that compute for long
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceResponse:
-    """One answer."""
+    """One answer: whole in `body`, or streamed in `chunks`, which are sent one by one as they are made.
+
+    The first chunk is awaited before the status is sent. The iterator is closed when the client leaves.
+    """
 
     body: bytes
     content_type: str
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    chunks: Iterator[bytes] | None = None
 
 
 class Handler(Protocol):
@@ -30,7 +39,7 @@ class Handler(Protocol):
 
     @property
     def max_batch_rows(self) -> int:
-        """How many requests may be given at once; 1 means one at a time."""
+        """How many rows, or requests where rows cannot be counted, may be given at once; 1 means one at a time."""
 
     def respond(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse | Exception]:
         """Return one answer or error per request, in order; the error of one never spoils another's answer."""
