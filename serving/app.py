@@ -4,7 +4,7 @@ It answers the hot paths too, for requests that the express lane leaves to it, t
 bytes.
 """
 
-import asyncio
+import contextlib
 from typing import Annotated, Any
 
 import orjson
@@ -14,51 +14,47 @@ from starlette.exceptions import HTTPException
 from mooring import __version__
 from mooring.contract.errors import MooringError
 
-from . import frames
+from . import inference_protocol, metrics
+from .awaited import invoke, read_small, to_starlette
 from .catalog import ModelCatalog
 from .door import Door
-from .errors import BodyTooLargeError, RequestError
-from .http_errors import error_body, to_response
-from .invocation import Invocation
+from .errors import RequestError
+from .http_errors import error_body, protocol_error_body, to_response
 from .model_paths import ModelPaths
 from .residency import ModelRecord
+from .resident import Resident
+from .upkeep import Upkeep
 
 PAGE_SIZE = 100
-KINDS = {404: "ResourceNotFoundException", 405: "MethodNotAllowedException"}
+KINDS = {404: "ResourceNotFoundException", 405: "MethodNotAllowedException", 422: "BadRequestException"}
+# The platform multiplies payload and concurrency, and allows this much.
+MOST_BATCH_MB = 100
 
 
-class AwaitedInvocation(Invocation):
-    """An invocation whose answer a coroutine waits for."""
-
-    __slots__ = ("response",)
-
-    def __init__(self, name: str, meta: bytes, body: bytes) -> None:
-        super().__init__(name, meta, body)
-        self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether the coroutine was cancelled because its client left."""
-        return self.response.cancelled()
-
-    def answer(self, status: int, lines: bytes, body: bytes) -> None:
-        """Hand the answer over, unless nobody waits any more."""
-        if not self.response.done():
-            self.response.set_result(_response(status, lines, body))
-
-    def fail(self, error: MooringError) -> None:
-        """Hand the error over as the table translates it."""
-        self.answer(*to_response(error))
-
-
-def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths) -> FastAPI:
+def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep) -> FastAPI:
     """Return the application for a server's door, its models, and the rule of where models may come from."""
     app = FastAPI(title="Mooring", version=__version__, description="A multi-model server for SageMaker and beyond.")
+    _add_errors(app)
+    _add_platform(app, door, catalog)
+    _add_models(app, door, catalog, paths)
+    _add_mms(app, door, catalog)
+    inference_protocol.add_routes(app, door, catalog, paths)
 
+    @app.get("/metrics", summary="Prometheus metrics")
+    async def get_metrics() -> Response:
+        return Response(metrics.render(catalog, upkeep), media_type=metrics.CONTENT_TYPE)
+
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(MooringError)
-    async def on_error(_: Request, error: Exception) -> Response:
+    async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, MooringError)
-        return _response(*to_response(error))
+        status, lines, body = to_response(error)
+        if request.url.path.startswith(inference_protocol.PREFIX):
+            body = protocol_error_body(error)
+        return to_starlette(status, lines, body)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: Exception) -> Response:
@@ -69,9 +65,11 @@ def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths) -> FastAPI:
             error_body(error.status_code, kind, message), error.status_code, error.headers, "application/json"
         )
 
+
+def _add_platform(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
     @app.get("/ping", summary="Whether the server can answer: 200, or 503 while its model is loading")
     async def ping() -> Response:
-        return _response(*door.ping_answer())
+        return to_starlette(*door.ping_answer())
 
     @app.post("/invocations", summary="Invoke the one model of a single-model server")
     async def invocations(request: Request) -> Response:
@@ -80,57 +78,93 @@ def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths) -> FastAPI:
                 "This server holds many models: send the request to /models/{name}/invoke. "
                 "/invocations answers where one model is served."
             )
-        return await _invoke(door, door.single_model, request)
+        return await invoke(door, door.single_model, request)
 
+    @app.get("/execution-parameters", summary="How a batch job should send its records")
+    async def execution_parameters() -> dict[str, Any]:
+        if door.single_model is None:
+            raise HTTPException(404, "batch jobs ask this of servers with a single model")
+        workers = catalog.describe(door.single_model).workers
+        concurrency = door.limits.max_concurrent_transforms or workers
+        payload = max(1, min(door.limits.max_body_bytes >> 20, MOST_BATCH_MB // concurrency))
+        return {"MaxConcurrentTransforms": concurrency, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": payload}
+
+
+def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths) -> None:
     @app.post("/models/{name}/invoke", summary="Invoke a model")
-    async def invoke(name: str, request: Request) -> Response:
-        return await _invoke(door, name, request)
+    async def invoke_model(name: str, request: Request) -> Response:
+        return await invoke(door, name, request)
 
     @app.post("/models", summary='Load a model: {"model_name": …, "url": …}')
-    async def load(request: Request) -> dict[str, Any]:
-        name, url = await _load_request(request, door)
+    async def load(request: Request) -> Response:
+        fields = await _load_request(request, door)
+        name, url = fields["model_name"], fields["url"]
+        workers, pinned = _workers(fields.get("initial_workers")), str(fields.get("pinned", "")).lower() == "true"
         path = await paths.folder(name, url)
-        await catalog.load(name, path, url)
-        return {"status": "Workers scaled"}
+        loading = catalog.load(name, path, url, workers=workers, pinned=pinned)
+        if str(fields.get("synchronous", "true")).lower() == "false":
+            catalog.spawn(_in_background(loading))
+            return _json({"status": "Workers scaling in progress..."}, 202)
+        await loading
+        return _json({"status": "Workers scaled"})
 
     @app.get("/models", summary="List the loaded models in the order of loading")
     async def list_models(
         next_page_token: str = "", limit: Annotated[int, Query(ge=1, le=PAGE_SIZE)] = PAGE_SIZE
     ) -> dict[str, Any]:
-        return _page(catalog.list(), next_page_token, limit)
+        return _page([*catalog.loaded()], next_page_token, limit)
 
-    @app.get("/models/{name}", summary="Describe a model")
+    @app.get("/models/{name}", summary="Describe a model: its state, what it holds, where it runs")
     async def describe(name: str) -> dict[str, Any]:
-        return _describe(catalog.describe(name))
+        return describe_resident(catalog.describe(name))
 
     @app.delete("/models/{name}", summary="Unload a model; answers when its memory is back")
     async def unload(name: str) -> dict[str, Any]:
         await catalog.unload(name)
         return {"status": f'Model "{name}" unregistered'}
 
-    return app
+
+def _add_mms(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
+    """What multi-model-server answers beside the platform's contract."""
+
+    @app.post("/predictions/{name}", summary="Invoke a model, as multi-model-server spells it")
+    async def predictions(name: str, request: Request) -> Response:
+        return await invoke(door, name, request)
+
+    @app.put("/models/{name}", summary="Give a model more or fewer workers, or pin it")
+    async def scale(
+        name: str,
+        min_worker: Annotated[int | None, Query(ge=1)] = None,
+        pinned: bool | None = None,
+        synchronous: bool = True,
+    ) -> Response:
+        catalog.describe(name)
+        if pinned is not None:
+            catalog.pin(name, pinned=pinned)
+        if min_worker is not None and not synchronous:
+            catalog.spawn(_in_background(catalog.scale(name, min_worker)))
+            return _json({"status": "Processing worker updates..."}, 202)
+        if min_worker is not None:
+            await catalog.scale(name, min_worker)
+        return _json({"status": "Workers scaled"})
+
+    @app.options("/", include_in_schema=False)
+    @app.options("/predictions/{name}", include_in_schema=False)
+    async def options(name: str = "") -> dict[str, Any]:
+        if name:
+            catalog.describe(name)
+        return app.openapi()
 
 
-async def _invoke(door: Door, name: str, request: Request) -> Response:
-    body = await _read(request, door.limits.max_body_bytes)
-    invocation = AwaitedInvocation(name, door.request_lines(request.headers.raw), body)
-    door.invoke(invocation)
-    return await invocation.response
+async def _in_background(work: Any) -> None:
+    """Let work go on whose outcome is read from the model's state."""
+    with contextlib.suppress(MooringError):  # the model's record says so, and the log
+        await work
 
 
-async def _read(request: Request, limit: int) -> bytes:
-    """Return the body. Raises `BodyTooLargeError` as soon as it is over the limit, however it is sent."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLargeError(limit)
-    return bytes(body)
-
-
-async def _load_request(request: Request, door: Door) -> tuple[str, str]:
-    """Return name and url of a load, from a JSON body as the platform sends it or from the query as MMS takes it."""
-    body = await _read(request, door.limits.max_body_bytes)
+async def _load_request(request: Request, door: Door) -> dict[str, Any]:
+    """Return the fields of a load, from a JSON body as the platform sends it or from the query as MMS takes it."""
+    body = await read_small(request, door)
     fields: dict[str, Any] = dict(request.query_params)
     if body:
         try:
@@ -140,7 +174,15 @@ async def _load_request(request: Request, door: Door) -> tuple[str, str]:
     for field in ("model_name", "url"):
         if not isinstance(fields.get(field), str) or not fields[field]:
             raise RequestError(f"Parameter {field} is required.")
-    return fields["model_name"], fields["url"]
+    return fields
+
+
+def _workers(given: Any) -> int | None:
+    if given is None or given == "":
+        return None
+    if not str(given).isdecimal():
+        raise RequestError(f"Parameter initial_workers is {given!r}; expected a whole number.")
+    return int(given) or None
 
 
 def _page(records: list[ModelRecord], token: str, limit: int) -> dict[str, Any]:
@@ -155,18 +197,28 @@ def _page(records: list[ModelRecord], token: str, limit: int) -> dict[str, Any]:
     return page
 
 
-def _describe(record: ModelRecord) -> dict[str, Any]:
+def describe_resident(resident: Resident) -> dict[str, Any]:
+    """Return what an operator may want to know of a model."""
+    record = resident.record
     return {
         "modelName": record.name,
         "modelUrl": record.url,
         "status": record.state.value,
         "reason": record.reason,
         "backend": record.kind,
+        "handler": resident.choice.reason,
+        "isolation": resident.isolation.value,
         "bytes": record.bytes,
         "hits": record.hits,
         "inFlight": record.leases,
+        "deaths": record.deaths,
+        "pinned": record.is_pinned,
+        "loadSeconds": round(record.load_seconds, 6),
+        "minWorkers": resident.workers,
+        "maxWorkers": resident.workers,
+        "hosts": [link.pid for link in resident.links],
     }
 
 
-def _response(status: int, lines: bytes, body: bytes) -> Response:
-    return Response(body, status, dict(frames.decode_lines(lines)))
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -1,56 +1,38 @@
-"""The models of this server: load, unload, invoke. It performs what residency decides, on hosts that the pool gives.
+"""The models of this server: load, unload, scale, pin. It performs what residency decides, on hosts of the pool.
 
 Loads are single-flight per model and parallel across models; a model with a lease stays until its requests are out.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mooring.contract.errors import MooringError
+from mooring.handler.errors import LoadCancelledError
 from mooring.handler.resolve import HandlerChoice, Isolation
 
-from .errors import (
-    HostDiedError,
-    HostOutOfMemoryError,
-    LoadTimeoutError,
-    ModelExistsError,
-    ModelNotFoundError,
-    ModelNotReadyError,
-    OverloadedError,
-    ResponseTimeoutError,
-)
-from .host_link import HostLink, HostLostError
-from .invocation import Invocation
-from .lifecycle import State
-from .memory import folder_bytes
+from .dispatch import Dispatch
+from .errors import ModelExistsError, ModelNotFoundError
+from .host_link import HostLink
+from .lifecycle import ON_THE_WAY, State
+from .placement import LOAD_FAILURES, Placement
 from .pool import HostDeath, HostPool
 from .residency import ModelRecord, ResidencyTable
+from .resident import Resident
 from .settings import Limits
-from .zygote_link import ZygoteDiedError
 
 logger = logging.getLogger(__name__)
 
-# A model that was inside at this many deaths of its host is taken to be the cause.
+# A model that was inside at this many deaths of its hosts gets a host of its own, then is taken to be the cause.
+SUSPECT_DEATHS = 2
 FATAL_DEATHS = 3
 # Loads that run at the same time, each in a host of its own or in line at a shared one.
 PARALLEL_LOADS = 4
-SWEEP_S = 0.25
-
-
-@dataclass(slots=True)
-class Resident:
-    """A model here or on its way: what residency knows of it, where it runs, and who waits for it."""
-
-    record: ModelRecord
-    choice: HandlerChoice
-    link: HostLink | None = None
-    waiting: list[Invocation] = field(default_factory=list)
-    loaded: asyncio.Future[None] | None = None  # set while a load is under way
-    gone: asyncio.Future[None] | None = None  # set while an unload is under way
-    idle: asyncio.Future[None] | None = None  # set while an unload waits for the last lease
+# Waits before a model whose host died is loaded again, by how often that has failed; then it is given up.
+REVIVAL_WAITS_S = (0.0, 0.5, 2.0, 8.0)
+# Failed loads that are remembered, so that who asks is told why.
+MOST_FAILURES = 1000
 
 
 class ModelCatalog:
@@ -73,51 +55,64 @@ class ModelCatalog:
         self._load_slots = asyncio.Semaphore(PARALLEL_LOADS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self._sweeper: asyncio.TimerHandle | None = None
-        pool.settle = self._settle
+        self.dispatch = Dispatch(self._residents, pool, table.history, limits.overload_status)
+        self.placement = Placement(pool)
+        pool.settle = self.dispatch.settle
         pool.on_death = self._on_death
 
-    def start(self) -> None:
-        """Begin to watch deadlines."""
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-
     def close(self) -> None:
-        """Stop watching and abandon loads under way."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        """Abandon loads under way."""
         for task in self._tasks:
             task.cancel()
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------------------------
 
-    def list(self) -> list[ModelRecord]:
+    def loaded(self) -> Sequence[ModelRecord]:
         """Return the records of the models that are loaded, in the order of loading."""
-        return [record for record in self._table.records.values() if record.state in (State.READY, State.QUEUED)]
+        return [record for record in self._table.records.values() if record.state is State.READY or record.was_ready]
+
+    def records(self) -> Sequence[ModelRecord]:
+        """Return the records of all models that anything is known of."""
+        return [*self._table.records.values()]
+
+    def residents(self) -> Sequence[Resident]:
+        """Return the models that are here or on their way."""
+        return [*self._residents.values()]
 
     def holds(self, name: str) -> bool:
         """Whether a model is here or on its way in, so that a request for it need not load it."""
         resident = self._residents.get(name)
-        return resident is not None and resident.record.state is not State.DRAINING
+        if resident is None or resident.is_unwanted or resident.record.state is State.DRAINING:
+            return False
+        return resident.record.state is not State.FAILED or resident.record.was_ready
 
     def state(self, name: str) -> State:
         """Return the state of a model; one that nobody knows is absent."""
         record = self._table.records.get(name)
         return State.ABSENT if record is None else record.state
 
-    def describe(self, name: str) -> ModelRecord:
-        """Return a model's record. Raises `ModelNotFoundError`."""
-        record = self._table.records.get(name)
-        if record is None:
+    def describe(self, name: str) -> Resident:
+        """Return what is known of a model. Raises `ModelNotFoundError`."""
+        resident = self._residents.get(name)
+        if resident is None:
             raise ModelNotFoundError(name)
-        return record
+        return resident
 
-    # --- loading --------------------------------------------------------------------------------------------------
+    @property
+    def table(self) -> ResidencyTable:
+        """The records and the budget."""
+        return self._table
 
-    async def load(self, name: str, path: Path, url: str = "") -> ModelRecord:
+    # --- loading ----------------------------------------------------------------------------------------------------
+
+    async def load(
+        self, name: str, path: Path, url: str = "", *, workers: int | None = None, pinned: bool = False
+    ) -> ModelRecord:
         """Load the model folder at `path` and return when it answers.
 
         Raises `ModelExistsError` if it is there (a load under way is waited for first), `InsufficientMemoryError`,
-        `ModelFolderError` if nothing in the folder can be served, and whatever the load itself fails with.
+        `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was unloaded meanwhile,
+        and whatever the load itself fails with.
         """
         resident = self._residents.get(name)
         if resident is not None and resident.record.state is State.FAILED:
@@ -126,108 +121,109 @@ class ModelCatalog:
             if resident.loaded is not None:
                 await asyncio.shield(resident.loaded)
             raise ModelExistsError(name)
-        resident = await self._admit(name, path, url)
+        resident = await self._admit(name, path, url, workers)
+        resident.record.is_pinned = pinned or resident.choice.config.pinned
         await self._begin_load(resident)
         return resident.record
 
-    async def _admit(self, name: str, path: Path, url: str) -> Resident:
+    async def _admit(self, name: str, path: Path, url: str, workers: int | None) -> Resident:
         """Promise memory to a model, evicting idle ones where that is ours to do."""
         choice = self._choose(path)
+        config, limits = choice.config, self._limits
+        count = workers or config.workers or (limits.workers if choice.isolation is Isolation.OWN else 1)
         record, victims = self._table.admit(
             name,
             url=url or str(path),
             path=path,
             kind=choice.kind.value,
-            artifact_bytes=sum(folder_bytes(file) for file in choice.files),
+            artifact_bytes=choice.artifact_bytes,
             available=self._available_bytes(),
             now=self._loop.time(),
+            workers=count,
         )
-        resident = Resident(record, choice)
+        resident = Resident(
+            record,
+            choice,
+            count,
+            choice.isolation,
+            config.response_seconds or limits.response_seconds,
+            config.load_seconds or limits.load_seconds,
+            config.queue_length or limits.queue_length,
+        )
         self._residents[name] = resident
-        for victim in victims:
-            logger.info("Model '%s' makes room for '%s'.", victim.name, name)
         # Created before anything is awaited: a second load of the same name waits for this one.
         resident.loaded = self._loop.create_future()
-        await asyncio.gather(*(self.unload(victim.name) for victim in victims))
+        if victims:
+            logger.info("Making room for '%s': %s.", name, ", ".join(f"'{victim.name}'" for victim in victims))
+            await asyncio.gather(*(self.unload(victim.name) for victim in victims), return_exceptions=True)
         return resident
 
-    def _begin_load(self, resident: Resident) -> asyncio.Future[None]:
+    def _begin_load(self, resident: Resident, delay: float = 0.0) -> asyncio.Future[None]:
         """Start a load that goes on even if the caller who asked for it gives up."""
         if resident.loaded is None or resident.loaded.done():
             resident.loaded = self._loop.create_future()
-        self._spawn(self._load(resident))
+        self.spawn(self._load(resident, delay))
         return asyncio.shield(resident.loaded)
 
-    async def _load(self, resident: Resident) -> None:
+    async def _load(self, resident: Resident, delay: float) -> None:
         record, loaded = resident.record, resident.loaded
         assert loaded is not None
+        started = self._loop.time()
         try:
-            async with self._load_slots:
-                await self._load_in_host(resident)
-        except (MooringError, HostLostError, ZygoteDiedError, TimeoutError) as cause:
-            error = await self._load_error(resident, cause)
-            logger.warning("Model '%s' did not load: %s", record.name, error)
+            await asyncio.sleep(delay)
+            async with self._load_slots, resident.changing:
+                if resident.is_unwanted:
+                    raise LoadCancelledError(record.name)
+                record.enter(State.LOADING)
+                size = await self.placement.load(resident)
+        except LOAD_FAILURES as cause:
+            error = await self.placement.explain(resident, cause)
             self._load_failed(resident, error)
             if not loaded.done():
                 loaded.set_exception(error)
                 loaded.exception()  # whoever waits gets it; a reload nobody waits for is told by its state
         else:
-            self._load_succeeded(resident)
+            record.load_seconds = self._loop.time() - started
+            self._table.measured(record, size, len(resident.links))
+            record.enter(State.READY)
+            record.last_used = self._loop.time()
+            logger.info(
+                "Model '%s' loaded in %.1f ms: %s.", record.name, record.load_seconds * 1e3, resident.choice.reason
+            )
+            self.dispatch.send_waiting(resident)
             loaded.set_result(None)
         finally:
             resident.loaded = None
 
-    async def _load_in_host(self, resident: Resident) -> None:
-        record = resident.record
-        record.enter(State.LOADING)
-        resident.link = await self._pool.place(resident.choice.isolation)
-        async with asyncio.timeout(self._limits.load_seconds):
-            facts = await resident.link.load(record.number, record.path)
-        self._table.measured(record, facts["bytes"])
-        logger.info("Model '%s' loaded in %.1f ms: %s", record.name, facts["seconds"] * 1000, resident.choice.reason)
-
-    async def _load_error(self, resident: Resident, cause: Exception) -> MooringError:
-        """Say why a load failed in terms of the model, not of the process it was tried in."""
-        name, link = resident.record.name, resident.link
-        if isinstance(cause, MooringError):
-            return cause
-        if link is not None and isinstance(cause, TimeoutError):
-            # Its loader is stuck for every model after this one too.
-            self._pool.end(link, "was stopped because a load in it did not end in time")
-            return LoadTimeoutError(name, self._limits.load_seconds)
-        if link is not None and await self._pool.was_killed(link):
-            return HostOutOfMemoryError(name)
-        return HostDiedError(name, "ended while loading it")
-
-    def _load_succeeded(self, resident: Resident) -> None:
-        resident.record.enter(State.READY)
-        resident.record.last_used = self._loop.time()
-        waiting, resident.waiting = resident.waiting, []
-        for invocation in waiting:
-            self._send(resident, invocation)
-
     def _load_failed(self, resident: Resident, error: MooringError) -> None:
-        resident.record.enter(State.FAILED, str(error))
-        if resident.link is not None:
-            resident.link.models -= 1
-            if resident.choice.isolation is Isolation.OWN and resident.link.is_alive:
-                self._spawn(self._pool.retire(resident.link))
-            resident.link = None
-        for invocation in resident.waiting:
-            self._settle(invocation)
-            invocation.fail(error)
-        resident.waiting = []
-        self._forget(resident)
+        record = resident.record
+        if isinstance(error, LoadCancelledError):
+            record.enter(State.ABSENT)
+            self._forget(resident)
+        else:
+            logger.warning("Model '%s' did not load: %s", record.name, error)
+            record.enter(State.FAILED, str(error))
+            self._table.holds(record, 0)
+            self._forget_old_failures()
+        self.dispatch.fail_waiting(resident, error)
+
+    def _forget_old_failures(self) -> None:
+        failed = [resident for resident in self._residents.values() if resident.record.state is State.FAILED]
+        for resident in failed[:-MOST_FAILURES]:
+            self._forget(resident)
 
     def _forget(self, resident: Resident) -> None:
         self._table.remove(resident.record)
         if self._residents.get(resident.record.name) is resident:
             del self._residents[resident.record.name]
 
-    # --- unloading ------------------------------------------------------------------------------------------------
+    # --- unloading --------------------------------------------------------------------------------------------------
 
     async def unload(self, name: str) -> None:
-        """Drain a model, destroy it, and return when its memory is back. Raises `ModelNotFoundError`."""
+        """Drain a model, destroy it, and return when its memory is back; a load under way is cancelled.
+
+        Raises `ModelNotFoundError`.
+        """
         resident = self._residents.get(name)
         if resident is None:
             raise ModelNotFoundError(name)
@@ -235,7 +231,8 @@ class ModelCatalog:
             await asyncio.shield(resident.gone)
             return
         if resident.loaded is not None:
-            # The load is let finish: what it took can only be given back then.
+            resident.is_unwanted = True
+            self.placement.cancel(resident)
             await asyncio.wait([resident.loaded])
         if resident.record.state is State.READY:
             await self._drain_and_destroy(resident)
@@ -243,145 +240,115 @@ class ModelCatalog:
             self._forget(resident)
 
     async def _drain_and_destroy(self, resident: Resident) -> None:
-        record, link = resident.record, resident.link
-        assert link is not None
+        record = resident.record
         record.enter(State.DRAINING)
         resident.gone = self._loop.create_future()
         try:
             if record.leases:
                 resident.idle = self._loop.create_future()
                 await asyncio.wait([resident.idle], timeout=self._limits.drain_seconds)
-            link.models -= 1
-            if resident.choice.isolation is Isolation.OWN:
-                await self._pool.retire(link)
-            else:
-                await self._destroy_in_host(link, record)
+            async with resident.changing:
+                await self.placement.destroy(resident)
             record.enter(State.ABSENT)
         finally:
             self._forget(resident)
             resident.gone.set_result(None)
         logger.info("Model '%s' unloaded.", record.name)
 
-    async def _destroy_in_host(self, link: HostLink, record: ModelRecord) -> None:
+    # --- changing ---------------------------------------------------------------------------------------------------
+
+    def pin(self, name: str, *, pinned: bool) -> None:
+        """Keep a model from being evicted, or let it be. Raises `ModelNotFoundError`."""
+        self.describe(name).record.is_pinned = pinned
+
+    async def scale(self, name: str, workers: int) -> int:
+        """Give a model that many hosts and return how many it has. Raises `ModelNotFoundError`, `MooringError`."""
+        resident = self.describe(name)
+        if resident.loaded is not None:
+            await asyncio.shield(resident.loaded)
+        resident.workers = workers
         try:
-            await link.unload(record.number)
-        except HostLostError:
-            logger.info("The host of model '%s' ended meanwhile; its memory is back all the same.", record.name)
+            async with resident.changing:
+                if resident.record.state is State.READY:
+                    before = max(1, len(resident.links))
+                    await self.placement.adjust(resident)
+                    size = resident.record.bytes * len(resident.links) // before
+                    self._table.holds(resident.record, size)
+        except LOAD_FAILURES as cause:
+            raise await self.placement.explain(resident, cause) from cause
+        return len(resident.links)
 
-    # --- invoking -------------------------------------------------------------------------------------------------
+    async def relocate(self, resident: Resident, link: HostLink) -> None:
+        """Move a model out of a host without dropping a request: the new place answers before the old one goes."""
+        async with resident.changing:
+            if link in resident.links and resident.record.state is State.READY:
+                await self.placement.replace(resident, link)
 
-    def invoke(self, invocation: Invocation) -> None:
-        """Send a request to its model; the answer, or the error, goes to the invocation."""
-        resident = self._residents.get(invocation.name)
-        if resident is None or resident.record.state in (State.DRAINING, State.ABSENT):
-            invocation.fail(ModelNotFoundError(invocation.name))
-            return
-        record = resident.record
-        if record.state is State.FAILED:
-            invocation.fail(ModelNotReadyError(record.name, record.state.value, record.reason))
-            return
-        if record.leases >= self._limits.queue_length:
-            invocation.fail(OverloadedError(record.name, record.leases))
-            return
-        now = self._loop.time()
-        record.leases += 1
-        record.hits += 1
-        record.last_used = now
-        invocation.resident = resident
-        invocation.deadline = now + self._limits.response_seconds
-        if record.state is State.READY:
-            assert resident.link is not None
-            resident.link.infer(record.number, invocation)
-        else:
-            resident.waiting.append(invocation)
-
-    def _send(self, resident: Resident, invocation: Invocation) -> None:
-        """Send a request that had to wait, unless nobody wants its answer any more."""
-        if invocation.is_abandoned:
-            self._settle(invocation)
-            return
-        assert resident.link is not None
-        invocation.deadline = self._loop.time() + self._limits.response_seconds
-        resident.link.infer(resident.record.number, invocation)
-
-    def _settle(self, invocation: Invocation) -> None:
-        """Give back the lease of a request that is out."""
-        resident = invocation.resident
-        if resident is None:
-            return
-        invocation.resident = None
-        record = resident.record
-        record.leases -= 1
-        if record.leases == 0 and resident.idle is not None and not resident.idle.done():
-            resident.idle.set_result(None)
-
-    # --- faults ---------------------------------------------------------------------------------------------------
-
-    def _sweep(self) -> None:
-        """Answer requests whose time is up, and have the hosts that sit on them replaced."""
-        now = self._loop.time()
-        for invocation in self._pool.stop_overdue(now):
-            resident = invocation.resident
-            if resident is not None:
-                resident.record.deaths += 1
-            self._settle(invocation)
-            invocation.fail(ResponseTimeoutError(invocation.name, self._limits.response_seconds))
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+    # --- deaths -----------------------------------------------------------------------------------------------------
 
     def _on_death(self, death: HostDeath) -> None:
-        """Load again elsewhere what the dead host held, most recently used first; retry once what was inside."""
-        suspects = {id(invocation.resident) for invocation in death.inside}
-        for resident in self._residents.values():
-            if id(resident) in suspects:
-                resident.record.deaths += 1
-        for invocation in death.inside:
-            self._retry(invocation, death)
-        for invocation in death.unsent:
-            self._wait_again(invocation, death)
-        held = [resident for resident in self._residents.values() if resident.link is death.link]
+        """Retry what was inside; load again elsewhere what the dead host held, most recently used first."""
+        self.dispatch.rescue(death)
+        held = [resident for resident in self._residents.values() if death.link in resident.links]
         for resident in sorted(held, key=lambda resident: -resident.record.last_used):
-            self._revive(resident, death)
-
-    def _retry(self, invocation: Invocation, death: HostDeath) -> None:
-        invocation.attempts += 1
-        if invocation.attempts == 1:
-            self._wait_again(invocation, death)
-        else:
-            self._tell_of_death(invocation, death)
-
-    def _wait_again(self, invocation: Invocation, death: HostDeath) -> None:
-        """Keep a request until its model is loaded again, if it will be."""
-        resident = invocation.resident
-        assert resident is not None
-        if resident.record.state is State.READY:
-            resident.waiting.append(invocation)
-        else:
-            self._tell_of_death(invocation, death)
-
-    def _tell_of_death(self, invocation: Invocation, death: HostDeath) -> None:
-        self._settle(invocation)
-        if death.was_killed:
-            invocation.fail(HostOutOfMemoryError(invocation.name))
-        else:
-            invocation.fail(HostDiedError(invocation.name, death.how))
+            resident.links.remove(death.link)
+            if resident.record.state is State.READY:
+                self._revive(resident, death)
 
     def _revive(self, resident: Resident, death: HostDeath) -> None:
         record = resident.record
-        if record.state is not State.READY:
-            return  # a load under way has failed by itself; a draining model is gone, which is what was wanted
-        resident.link = None
-        if record.deaths < FATAL_DEATHS:
+        if record.deaths >= FATAL_DEATHS:
+            self._set_aside(resident, f"its process {death.how} with a request of it inside, {record.deaths} times")
+        elif resident.links:
+            self.spawn(self._restore(resident))
+        else:
+            if record.deaths >= SUSPECT_DEATHS and resident.is_shared:
+                resident.isolation = Isolation.OWN
+                logger.warning("Model '%s' gets a process of its own: it may be what ends shared ones.", record.name)
             record.enter(State.QUEUED)
-            self._begin_load(resident)
-            return
-        reason = f"its process {death.how} with a request of it inside, {record.deaths} times"
-        record.enter(State.FAILED, reason)
-        for invocation in resident.waiting:
-            self._settle(invocation)
-            invocation.fail(ModelNotReadyError(record.name, record.state.value, reason))
-        resident.waiting = []
+            self.spawn(self._load_again(resident))
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _set_aside(self, resident: Resident, reason: str) -> None:
+        from .errors import ModelNotReadyError
+
+        record = resident.record
+        record.enter(State.FAILED, reason)
+        self._table.holds(record, 0)
+        self.spawn(self.placement.destroy(resident))
+        self.dispatch.fail_waiting(resident, ModelNotReadyError(record.name, record.state.value, reason))
+
+    async def _load_again(self, resident: Resident) -> None:
+        """Load a model whose host died, and again, later and later, while hosts die or cannot be had."""
+        for delay in REVIVAL_WAITS_S:
+            if resident.record.state not in ON_THE_WAY and resident.record.state is not State.FAILED:
+                return
+            if resident.record.state is State.FAILED:
+                resident.record.enter(State.QUEUED)
+            try:
+                await self._begin_load(resident, delay)
+                return
+            except MooringError as error:
+                if not self.placement.is_worth_another_try(error) or resident.is_unwanted:
+                    return
+
+    async def _restore(self, resident: Resident) -> None:
+        """Give a model back the hosts that it lost, while the others answer."""
+        try:
+            async with resident.changing:
+                if resident.record.state is State.READY:
+                    await self.placement.adjust(resident)
+        except LOAD_FAILURES as cause:
+            error = await self.placement.explain(resident, cause)
+            logger.warning(
+                "Model '%s' has %d of %d workers: %s",
+                resident.record.name,
+                len(resident.links),
+                resident.workers,
+                error,
+            )
+
+    def spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        """Run a coroutine on the side, until it ends or the catalog closes."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from .http_errors import JSON_LINE
 from .invocation import Invocation
@@ -15,12 +16,24 @@ INVOKE_SUFFIX = b"/invoke"
 SPECIAL = frozenset(b"%?#/")
 
 
+class Health(Enum):
+    """How the server is, in the words that clients of multi-model-server know."""
+
+    READY = "Healthy"
+    DEGRADED = "Partial Healthy"  # answers, with fewer workers than it should have
+    STARTING = "Not ready"
+    FAILED = "Unhealthy"
+
+
+ANSWERING = frozenset({Health.READY, Health.DEGRADED})
+
+
 @dataclass
 class Door:
     """The server as its HTTP lanes see it."""
 
     invoke: Callable[[Invocation], None]
-    is_ready: Callable[[], bool]
+    health: Callable[[], Health]
     limits: Limits
     default_accept: str
     single_model: str | None  # what /invocations means; None in multi-model mode
@@ -29,9 +42,13 @@ class Door:
 
     def ping_answer(self) -> tuple[int, bytes, bytes]:
         """Return status, header lines and body of an answer to /ping."""
-        if self.is_ready():
-            return 200, JSON_LINE, b'{"status": "Healthy"}'
-        return 503, JSON_LINE, b'{"status": "Not ready"}'
+        health = self.health()
+        return 200 if health in ANSWERING else 503, JSON_LINE, b'{"status": "%b"}' % health.value.encode()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server can answer."""
+        return self.health() in ANSWERING
 
     def target(self, url: bytes) -> str | None:
         """Return the model that a POST to this raw path invokes, or None if the path needs a closer look."""

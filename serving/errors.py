@@ -16,10 +16,12 @@ def in_words(size: int) -> str:
 class ModelNotFoundError(CallerError):
     """No model of that name is loaded, or nothing lies where it should be loaded from."""
 
-    def __init__(self, name: str, where: str = "") -> None:
+    def __init__(self, name: str, where: str = "", reason: str = "") -> None:
         self.name = name
         self.where = where
         hint = f" Nothing lies at '{where}'." if where else " Load it first, or check the name."
+        if reason:
+            hint = f" It did not load: {reason}"
         super().__init__(f"Model not found: {name}.{hint}")
 
 
@@ -55,6 +57,14 @@ class BodyTooLargeError(CallerError):
         )
 
 
+class SpoolError(PlatformError):
+    """A body that is too large to keep in memory cannot be written to disk."""
+
+    def __init__(self, size: int, problem: str) -> None:
+        self.size = size
+        super().__init__(f"A body of more than {in_words(size)} is kept in a temporary file, but: {problem}.")
+
+
 class InsufficientMemoryError(PlatformError):
     """A model does not fit into the memory that is left, even after evicting what may be evicted."""
 
@@ -72,9 +82,10 @@ class InsufficientMemoryError(PlatformError):
 class OverloadedError(PlatformError):
     """A model's queue is full."""
 
-    def __init__(self, name: str, waiting: int) -> None:
+    def __init__(self, name: str, waiting: int, status: int = 503) -> None:
         self.name = name
         self.waiting = waiting
+        self.status = status
         super().__init__(f"Model '{name}' has {waiting} requests waiting, which is its limit. Retry later.")
 
 
@@ -140,6 +151,7 @@ class PortInUseError(PlatformError):
 class RemoteError(MooringError):
     """An error that a host reported: its class names, most specific first, and its sentence."""
 
-    def __init__(self, names: Sequence[str], message: str) -> None:
+    def __init__(self, names: Sequence[str], message: str, status: int | None = None) -> None:
         self.names = tuple(names)
+        self.status = status  # where the model's code chose one
         super().__init__(message)

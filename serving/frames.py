@@ -18,14 +18,23 @@ MAX_FRAME_BYTES = 1 << 31
 
 
 class Kind(IntEnum):
-    """What a frame asks or answers."""
+    """What a frame asks or answers. A stream is STREAM, CHUNK…, then END, or ERROR where it broke off."""
 
+    # to a host
     INFER = 1
-    LOAD = 2
-    UNLOAD = 3
-    ANSWER = 4
-    DONE = 5
-    ERROR = 6
+    INFER_FILE = 2  # the body is the path of a file that holds the request's body
+    LOAD = 3
+    UNLOAD = 4
+    CANCEL = 5  # nobody wants the answer, or the model, of the frame with this id
+    CREDIT = 6  # `number` more bytes of a stream may be sent
+    # from a host
+    ANSWER = 7
+    STREAM = 8  # status and header lines of an answer whose body follows in chunks
+    CHUNK = 9
+    END = 10
+    WARMING = 11  # a load has what it needs and tries itself
+    DONE = 12
+    ERROR = 13
 
 
 class Frame(NamedTuple):

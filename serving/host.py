@@ -1,7 +1,7 @@
 """A host: the process that holds models and runs them.
 
-The main thread answers; a second thread loads and destroys, so that neither delays a request of another model. A host
-ends when the front door does: its life pipe then reads end-of-file, even while a handler computes.
+The main thread answers; in a shared host a second thread loads and destroys, so that neither delays a request of
+another model. A host ends when the front door does: its life pipe then reads end-of-file, even while it computes.
 """
 
 import logging
@@ -10,28 +10,59 @@ import selectors
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Self
 
-from mooring.handler.protocol import Handler, InferenceRequest
+from mooring.contract.errors import MooringError
+from mooring.handler.errors import CancelledRequestError
+from mooring.handler.protocol import InferenceRequest, InferenceResponse
 
 from . import frames, oom
-from .batcher import coalesce, slices
+from .batcher import slices
 from .frames import Frame, FrameReader, Kind
-from .host_loader import Finished, Loader
+from .host_loader import Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
+from .streams import Stream
 
 logger = logging.getLogger("mooring.serving.host")
 
 READ_BYTES = 1 << 18
+# A thread that computes in Python gives way to another this often; the default of 5 ms would show in answers.
+SWITCH_S = 0.0005
 
 
-def run(listener: socket.socket, life: int, threads: int, variables: Mapping[str, str]) -> int:
+@dataclass(frozen=True)
+class HostTerms:
+    """What a host is told when it is forked."""
+
+    threads: int
+    is_shared: bool
+    gpu_id: int | None
+    variables: Mapping[str, str]
+    problem: MooringError | None = None  # why nothing can be loaded here: its packages could not be installed
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A request in the queue of its model."""
+
+    connection: socket.socket
+    frame: Frame
+    arrived: float
+
+
+def run(listener: socket.socket, life: int, terms: HostTerms) -> int:
     """Serve the front doors that connect to `listener` until the last one is gone. Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    sys.setswitchinterval(SWITCH_S)
     oom.prefer_this_process()
     threading.Thread(target=_end_with_front, args=(life,), daemon=True, name="life").start()
-    with Host(listener, threads, variables) as host:
+    with Host(listener, terms) as host:
         host.serve()
     return 0
 
@@ -44,12 +75,17 @@ def _end_with_front(life: int) -> None:
 class Host:
     """The loop of a host: read what is queued, run it in batches, answer."""
 
-    def __init__(self, listener: socket.socket, threads: int, variables: Mapping[str, str]) -> None:
+    def __init__(self, listener: socket.socket, terms: HostTerms) -> None:
         self._listener = listener
-        self._handlers: dict[int, Handler] = {}
+        self._terms = terms
+        self._models: dict[int, Loaded] = {}
         self._selector = selectors.DefaultSelector()
         self._readers: dict[socket.socket, FrameReader] = {}
-        self._loader = Loader(threads, variables)
+        self._queues: dict[int, list[Waiting]] = {}
+        self._running: Sequence[Waiting] = ()
+        self._cancelled: set[int] = set()  # ids of running frames
+        self._streams: deque[tuple[socket.socket, Stream]] = deque()
+        self._loader = Loader(terms)
         self._seen_a_front = False
 
     def __enter__(self) -> Self:
@@ -65,18 +101,41 @@ class Host:
     def serve(self) -> None:
         """Run until every front door that connected is gone."""
         while self._readers or not self._seen_a_front:
-            inferences: list[tuple[int, tuple[socket.socket, Frame]]] = []
-            for key, _ in self._selector.select():
-                source = key.fileobj
-                if source is self._listener:
-                    self._accept()
-                elif source is self._loader.wakeup:
-                    self._collect_finished()
-                else:
-                    assert isinstance(source, socket.socket)
-                    inferences += [(frame.number, (source, frame)) for frame in self._read(source)]
-            for number, waiting in coalesce(inferences).items():
-                self._answer(number, waiting)
+            self._take_arrivals(self._seconds_to_wait())
+            for number in list(self._queues):
+                self._run_queue(number)
+            if self._streams:
+                self._advance_streams()
+
+    # --- arrivals ---------------------------------------------------------------------------------------------------
+
+    def _seconds_to_wait(self) -> float | None:
+        """How long nothing need be done unless something arrives: None for ever."""
+        if any(stream.may_go_on for _, stream in self._streams):
+            return 0.0
+        if not self._queues:
+            return None
+        now = time.monotonic()
+        due = (self._due(number, waiting) for number, waiting in self._queues.items())
+        return max(0.0, min(due) - now)
+
+    def _due(self, number: int, waiting: Sequence[Waiting]) -> float:
+        """When a queue is to be run: at once, or when its oldest request has waited for company long enough."""
+        model = self._models.get(number)
+        if model is None or len(waiting) >= model.max_batch_rows:
+            return 0.0
+        return waiting[0].arrived + model.max_delay_s
+
+    def _take_arrivals(self, timeout: float | None) -> None:
+        for key, _ in self._selector.select(timeout):
+            source = key.fileobj
+            if source is self._listener:
+                self._accept()
+            elif source is self._loader.wakeup:
+                self._collect_finished()
+            else:
+                assert isinstance(source, socket.socket)
+                self._read(source)
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -84,60 +143,141 @@ class Host:
         self._readers[connection] = FrameReader()
         self._seen_a_front = True
 
-    def _read(self, connection: socket.socket) -> list[Frame]:
-        """Take what has arrived: inference frames are returned, loads and unloads handed to the loader."""
+    def _read(self, connection: socket.socket) -> None:
+        """Sort what has arrived: requests into queues, loads and unloads to the loader."""
         try:
             chunk = connection.recv(READ_BYTES)
         except ConnectionError:
             chunk = b""
         if not chunk:
-            self._selector.unregister(connection)
-            del self._readers[connection]
-            connection.close()
-            return []
-        inferences = []
+            self._hang_up(connection)
+            return
         for frame in self._readers[connection].feed(chunk):
             if frame.kind == Kind.INFER:
-                inferences.append(frame)
-            elif frame.kind == Kind.LOAD:
-                self._loader.load(connection, frame)
+                waiting = Waiting(connection, frame, time.monotonic())
+                self._queues.setdefault(frame.number, []).append(waiting)
             else:
-                # The front door has drained the model, so nothing of it runs; from here on nobody finds it.
-                self._loader.destroy(connection, frame, self._handlers.pop(frame.number, None))
-        return inferences
+                self._read_rare(connection, frame)
+
+    def _read_rare(self, connection: socket.socket, frame: Frame) -> None:
+        if frame.kind == Kind.INFER_FILE:
+            body = Path(os.fsdecode(frame.body)).read_bytes()
+            waiting = Waiting(connection, frame._replace(body=body), time.monotonic())
+            self._queues.setdefault(frame.number, []).append(waiting)
+        elif frame.kind == Kind.LOAD:
+            self._loader.load(connection, frame)
+        elif frame.kind == Kind.UNLOAD:
+            # The front door has drained the model, so nothing of it runs; from here on nobody finds it.
+            self._loader.destroy(connection, frame, self._models.pop(frame.number, None))
+        elif frame.kind == Kind.CANCEL:
+            self._cancel(connection, frame.id)
+        elif frame.kind == Kind.CREDIT:
+            for _, stream in self._streams:
+                if stream.frame_id == frame.id:
+                    stream.credit += frame.number
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        del self._readers[connection]
+        connection.close()
+        for other, stream in list(self._streams):
+            if other is connection:
+                stream.close()
+                self._streams.remove((other, stream))
 
     def _collect_finished(self) -> None:
         for finished in self._loader.finished():
-            if finished.handler is not None:
-                self._handlers[finished.number] = finished.handler
+            if finished.model is not None:
+                self._models[finished.number] = finished.model
+                self._set_torch_threads()
             self._send(finished.connection, _reply(finished))
 
-    def _answer(self, number: int, waiting: list[tuple[socket.socket, Frame]]) -> None:
-        handler = self._handlers.get(number)
-        if handler is None:
-            error = KeyError(f"no model has number {number}")
-            for connection, frame in waiting:
-                self._send(connection, error_frame(frame.id, error))
-            return
-        for batch in slices(waiting, handler.max_batch_rows):
-            self._answer_batch(handler, batch)
+    def _set_torch_threads(self) -> None:
+        """Give torch its threads on this thread too: OpenMP's number belongs to the thread that set it."""
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(self._terms.threads)
 
-    def _answer_batch(self, handler: Handler, batch: list[tuple[socket.socket, Frame]]) -> None:
-        requests = [InferenceRequest(frame.body, *read_request_lines(frame.meta)) for _, frame in batch]
+    # --- cancelling -------------------------------------------------------------------------------------------------
+
+    def _cancel(self, connection: socket.socket, frame_id: int) -> None:
+        """Drop a request that waits, stop a stream or a load; one that runs is told when it asks."""
+        for connection_of, stream in list(self._streams):
+            if stream.frame_id == frame_id:
+                self._streams.remove((connection_of, stream))
+                stream.cancel()
+                return
+        for number, queue in list(self._queues.items()):
+            for waiting in queue:
+                if waiting.frame.id == frame_id:
+                    queue.remove(waiting)
+                    if not queue:
+                        del self._queues[number]
+                    self._send(connection, error_frame(frame_id, CancelledRequestError()))
+                    return
+        if any(waiting.frame.id == frame_id for waiting in self._running):
+            self._cancelled.add(frame_id)
+        else:
+            self._loader.cancel(frame_id)
+
+    def _is_cancelled(self, frame_id: int) -> bool:
+        """Whether the client of a running request is gone. Looks at what has arrived meanwhile."""
+        self._take_arrivals(0)
+        return frame_id in self._cancelled
+
+    # --- answering --------------------------------------------------------------------------------------------------
+
+    def _run_queue(self, number: int) -> None:
+        model = self._models.get(number)
+        if model is None:
+            error = KeyError(f"no model has number {number}")
+            for waiting in self._queues.pop(number, ()):
+                self._send(waiting.connection, error_frame(waiting.frame.id, error))
+            return
+        queue = self._queues.get(number, [])
+        if model.max_delay_s and self._due(number, queue) > time.monotonic():
+            return
+        self._queues.pop(number, None)
+        for batch in slices(queue, model.max_batch_rows):
+            self._run_batch(model, batch)
+
+    def _run_batch(self, model: Loaded, batch: Sequence[Waiting]) -> None:
+        self._running = batch
+        requests = [
+            InferenceRequest(
+                waiting.frame.body,
+                *read_request_lines(waiting.frame.meta),
+                partial(self._is_cancelled, waiting.frame.id),
+            )
+            for waiting in batch
+        ]
+        answers: Sequence[InferenceResponse | Exception]
         try:
-            answers = handler.respond(requests)
+            answers = model.handler.respond(requests)
         except Exception as error:  # user code may raise anything; each request learns of it
             logger.exception("A handler raised instead of answering.")
             answers = [error] * len(batch)
+        self._running = ()
+        self._cancelled.clear()
         replies: dict[socket.socket, list[bytes]] = {}
-        for (connection, frame), answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Exception):
-                reply = error_frame(frame.id, answer)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, InferenceResponse) and answer.chunks is not None:
+                self._begin_stream(waiting, answer)
             else:
-                reply = frames.encode(Kind.ANSWER, frame.id, answer.status, response_lines(answer), answer.body)
-            replies.setdefault(connection, []).append(reply)
+                replies.setdefault(waiting.connection, []).append(_answer_frame(waiting.frame.id, answer))
         for connection, parts in replies.items():
-            self._send(connection, b"".join(parts))
+            self._send(connection, b"".join(parts) if len(parts) > 1 else parts[0])
+
+    def _begin_stream(self, waiting: Waiting, answer: InferenceResponse) -> None:
+        assert answer.chunks is not None
+        stream = Stream(waiting.frame.id, answer.chunks, partial(self._send, waiting.connection))
+        if stream.begin(answer):
+            self._streams.append((waiting.connection, stream))
+
+    def _advance_streams(self) -> None:
+        """Let every stream whose reader keeps up make one chunk."""
+        for connection, stream in list(self._streams):
+            if stream.may_go_on and not stream.advance():
+                self._streams.remove((connection, stream))
 
     def _send(self, connection: socket.socket, reply: bytes) -> None:
         try:
@@ -147,7 +287,17 @@ class Host:
             logger.debug("A reply found its front door gone.")
 
 
+def _answer_frame(frame_id: int, answer: InferenceResponse | Exception) -> bytes:
+    if isinstance(answer, Exception):
+        return error_frame(frame_id, answer)
+    try:
+        return frames.encode(Kind.ANSWER, frame_id, answer.status, response_lines(answer), answer.body)
+    except (ValueError, TypeError, frames.FrameError) as error:
+        logger.warning("An answer cannot be sent: %s", error)
+        return error_frame(frame_id, error)
+
+
 def _reply(finished: Finished) -> bytes:
     if finished.error is not None:
         return error_frame(finished.frame_id, finished.error)
-    return frames.encode(Kind.DONE, finished.frame_id, 0, finished.facts)
+    return frames.encode(finished.kind, finished.frame_id, 0, finished.facts)

@@ -6,8 +6,11 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from mooring.handler.resolve import Backend
 
 from . import frames
 from .errors import RemoteError
@@ -21,21 +24,52 @@ class HostLostError(OSError):
     """The host ended while a load or unload was under way in it."""
 
 
+@dataclass(frozen=True)
+class HostPlan:
+    """What kind of host a model needs."""
+
+    backend: Backend
+    is_shared: bool
+    gpu_id: int | None = None
+    requirements: Path | None = None  # of a model that brings its own packages
+
+
+@dataclass(slots=True)
+class _Request:
+    number: int
+    future: asyncio.Future[dict[str, Any]]
+    on_warming: Callable[[], None] | None
+
+
 class HostLink(asyncio.Protocol):
     """A connection to a host. `settle(invocation)` is called before each answer; `on_lost(link)` when it breaks."""
 
-    def __init__(self, pid: int, is_shared: bool, settle: Settle, on_lost: Callable[["HostLink"], None]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        plan: HostPlan,
+        settle: Settle,
+        on_lost: Callable[["HostLink"], None],
+        *,
+        buffer_streams: bool = False,
+    ) -> None:
+        self._buffered: dict[int, tuple[int, bytes, list[bytes]]] | None = {} if buffer_streams else None
         self.pid = pid
-        self.is_shared = is_shared
+        self.plan = plan
         self.in_flight: dict[int, Invocation] = {}
         self.unsent: list[Invocation] = []  # came when the connection had broken, but nobody knew yet
-        self.exit_status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.exit_status: asyncio.Future[int] = self._loop.create_future()
         self.models = 0  # for placement
+        self.served = 0  # requests, in all
+        self.born = self.heard = self._loop.time()
+        self.mappings = 0  # files mapped for models
+        self.is_retiring = False  # no more models are placed here
         self.ending = ""  # why we ended it, in words; empty while nobody did
         self._settle = settle
         self._on_lost = on_lost
         self._ids = itertools.count(1)
-        self._requests: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._requests: dict[int, _Request] = {}
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
 
@@ -48,36 +82,90 @@ class HostLink(asyncio.Protocol):
         """Whether the host can be asked anything."""
         return self._transport is not None and not self._transport.is_closing()
 
+    # --- requests ---------------------------------------------------------------------------------------------------
+
     def infer(self, number: int, invocation: Invocation) -> None:
         """Send a request to the model with that number."""
-        if not self.is_alive:
+        transport = self._transport
+        if transport is None or transport.is_closing():
             self.unsent.append(invocation)
             return
+        in_flight = self.in_flight
+        if not in_flight:
+            self.heard = self._loop.time()  # an idle host is not a silent one
         frame_id = next(self._ids) & 0xFFFFFFFF
-        self.in_flight[frame_id] = invocation
-        assert self._transport is not None
-        self._transport.write(frames.encode(Kind.INFER, frame_id, number, invocation.meta, invocation.body))
+        in_flight[frame_id] = invocation
+        invocation.link = self
+        invocation.frame_id = frame_id
+        if invocation.file is None:
+            transport.write(frames.encode(Kind.INFER, frame_id, number, invocation.meta, invocation.body))
+        else:
+            path = os.fsencode(invocation.file)
+            transport.write(frames.encode(Kind.INFER_FILE, frame_id, number, invocation.meta, path))
 
-    async def load(self, number: int, folder: Path) -> dict[str, Any]:
-        """Load a model folder under a number; returns what the host measured. Raises `RemoteError`, `HostLostError`."""
-        return await self._request(Kind.LOAD, number, os.fsencode(folder))
+    def cancel(self, invocation: Invocation) -> None:
+        """Tell the host that nobody wants this answer. It still answers, so that leases stay true."""
+        self._tell(Kind.CANCEL, invocation.frame_id)
+
+    def credit(self, invocation: Invocation, size: int) -> None:
+        """Tell the host that a client has taken so many bytes of a stream."""
+        self._tell(Kind.CREDIT, invocation.frame_id, size)
+
+    def _tell(self, kind: Kind, frame_id: int, number: int = 0) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frames.encode(kind, frame_id, number))
+
+    def take_overdue(self, now: float) -> list[Invocation]:
+        """Take out and return the requests whose deadline has passed; the host is told to drop them."""
+        late = [invocation for invocation in self.in_flight.values() if invocation.deadline <= now]
+        for invocation in late:
+            self.cancel(invocation)
+            del self.in_flight[invocation.frame_id]
+            invocation.link = None
+        return late
+
+    def requests_of(self, resident: object) -> int:
+        """Return how many requests of one model are inside."""
+        return sum(invocation.resident is resident for invocation in self.in_flight.values())
+
+    # --- loads ------------------------------------------------------------------------------------------------------
+
+    async def load(self, number: int, folder: Path, on_warming: Callable[[], None] | None = None) -> dict[str, Any]:
+        """Load a model folder under a number; returns what the host measured.
+
+        Cancelling it tells the host not to begin, or to drop what it loads. Raises `RemoteError`, `HostLostError`.
+        """
+        return await self._request(Kind.LOAD, number, os.fsencode(folder), on_warming)
 
     async def unload(self, number: int) -> None:
         """Destroy a model and return when its memory is back. Raises `HostLostError`."""
         await self._request(Kind.UNLOAD, number, b"")
 
-    async def _request(self, kind: Kind, number: int, body: bytes) -> dict[str, Any]:
+    def cancel_load(self, number: int) -> None:
+        """Have the load of a model refused if it has not begun, and dropped if it has."""
+        for frame_id, request in self._requests.items():
+            if request.number == number:
+                self._tell(Kind.CANCEL, frame_id)
+
+    async def _request(
+        self, kind: Kind, number: int, body: bytes, on_warming: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
         if not self.is_alive:
             raise HostLostError("the host has ended")
         frame_id = next(self._ids) & 0xFFFFFFFF
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._requests[frame_id] = future
+        request = _Request(number, self._loop.create_future(), on_warming)
+        self._requests[frame_id] = request
         assert self._transport is not None
         self._transport.write(frames.encode(kind, frame_id, number, b"", body))
         try:
-            return await future
+            return await request.future
+        except asyncio.CancelledError:
+            self._tell(Kind.CANCEL, frame_id)
+            raise
         finally:
             self._requests.pop(frame_id, None)
+
+    # --- answers ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Deliver the answers that have arrived."""
@@ -86,41 +174,80 @@ class HostLink(asyncio.Protocol):
         except FrameError:
             self.kill()
             return
+        self.heard = self._loop.time()
         in_flight = self.in_flight
         for kind, frame_id, number, meta, body in arrived:
-            invocation = in_flight.pop(frame_id, None)
-            if invocation is None:
-                self._finish_request(kind, frame_id, meta, body)
-                continue
-            self._settle(invocation)
             if kind == Kind.ANSWER:
-                invocation.answer(number, meta, body)
+                invocation = in_flight.pop(frame_id, None)
+                if invocation is not None:
+                    self._finish(invocation)
+                    invocation.answer(number, meta, body)
+            elif frame_id in self._requests:
+                self._finish_request(kind, self._requests[frame_id], meta, body)
+            elif frame_id in in_flight:
+                self._deliver_part(kind, in_flight[frame_id], number, meta, body)
+
+    def _finish(self, invocation: Invocation) -> None:
+        self.served += 1
+        invocation.link = None
+        self._settle(invocation)
+
+    def _collect(self, buffered: dict[int, tuple[int, bytes, list[bytes]]], frame: frames.Frame) -> bool:
+        """Keep a part of a stream that is to be answered whole; returns whether it was one."""
+        invocation = self.in_flight[frame.id]
+        if frame.kind == Kind.STREAM:
+            buffered[frame.id] = (frame.number, frame.meta, [])
+        elif frame.kind == Kind.CHUNK:
+            buffered[frame.id][2].append(frame.body)
+            self.credit(invocation, len(frame.body))
+        elif frame.kind == Kind.END and frame.id in buffered:
+            status, lines, parts = buffered.pop(frame.id)
+            del self.in_flight[frame.id]
+            self._finish(invocation)
+            invocation.answer(status, lines, b"".join(parts))
+        else:
+            buffered.pop(frame.id, None)
+            return False
+        return True
+
+    def _deliver_part(self, kind: int, invocation: Invocation, number: int, meta: bytes, body: bytes) -> None:
+        if self._buffered is not None and self._collect(
+            self._buffered, frames.Frame(kind, invocation.frame_id, number, meta, body)
+        ):
+            return
+        if kind == Kind.STREAM:
+            invocation.begin(number, meta)
+        elif kind == Kind.CHUNK:
+            invocation.chunk(body)
+        else:
+            del self.in_flight[invocation.frame_id]
+            self._finish(invocation)
+            if kind == Kind.END:
+                invocation.end()
+            elif invocation.has_begun:
+                invocation.break_off(_remote_error(body))
             else:
                 invocation.fail(_remote_error(body))
 
-    def _finish_request(self, kind: int, frame_id: int, meta: bytes, body: bytes) -> None:
-        future = self._requests.get(frame_id)
-        if future is None or future.done():
+    def _finish_request(self, kind: int, request: _Request, meta: bytes, body: bytes) -> None:
+        if request.future.done():
             return  # nobody waits any more: the request timed out
-        if kind == Kind.ERROR:
-            future.set_exception(_remote_error(body))
+        if kind == Kind.WARMING:
+            if request.on_warming is not None:
+                request.on_warming()
+        elif kind == Kind.ERROR:
+            request.future.set_exception(_remote_error(body))
         else:
-            future.set_result(json.loads(meta) if meta else {})
+            request.future.set_result(json.loads(meta) if meta else {})
+
+    # --- the end ----------------------------------------------------------------------------------------------------
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Break what waits; the pool finds out why and who is retried."""
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(HostLostError("the host ended"))
+        for request in self._requests.values():
+            if not request.future.done():
+                request.future.set_exception(HostLostError("the host ended"))
         self._on_lost(self)
-
-    def overdue(self, now: float) -> list[Invocation]:
-        """Take out and return the requests whose deadline has passed."""
-        # Every model has the same time, so requests are in order of their deadlines.
-        late = list(itertools.takewhile(lambda item: item[1].deadline <= now, self.in_flight.items()))
-        for frame_id, _ in late:
-            del self.in_flight[frame_id]
-        return [invocation for _, invocation in late]
 
     def kill(self) -> None:
         """End the host at once. Its exit is noticed like any other."""
@@ -135,4 +262,4 @@ class HostLink(asyncio.Protocol):
 
 def _remote_error(body: bytes) -> RemoteError:
     report = json.loads(body)
-    return RemoteError(report["names"], report["message"])
+    return RemoteError(report["names"], report["message"], report.get("status"))

@@ -1,6 +1,7 @@
-"""The thread of a host that loads and destroys models, one at a time, while the main thread goes on answering.
+"""What loads and destroys the models of a host, one at a time, while its main thread goes on answering.
 
-One at a time, so that the growth of memory during a load is that model's alone.
+One at a time, so that the growth of memory during a load is that model's alone. In a host with a single model there is
+nobody to answer meanwhile, so that it is loaded on the main thread, where its author expects to be.
 """
 
 import json
@@ -11,17 +12,23 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from mooring.handler.errors import LoadCancelledError
 from mooring.handler.load import load_handler
 from mooring.handler.protocol import Handler
-from mooring.handler.resolve import choose_handler
+from mooring.handler.resolve import HandlerChoice, choose_handler
 from mooring.handler.terms import LoadTerms
+from mooring.handler.warm_up import warm_up
 
-from .frames import Frame
-from .memory import Trimmer, anonymous_bytes
+from . import frames
+from .frames import Frame, Kind
+from .memory import Trimmer, anonymous_bytes, private_bytes
+
+if TYPE_CHECKING:
+    from .host import HostTerms
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +36,35 @@ logger = logging.getLogger(__name__)
 TRIM_INTERVAL_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that answers, and how its requests are batched."""
+
+    handler: Handler
+    max_batch_rows: int
+    max_delay_s: float
+
+    @classmethod
+    def of(cls, handler: Handler, choice: HandlerChoice) -> "Loaded":
+        """Return a handler with the batching that its own configuration allows: never more than it finds safe."""
+        batching = choice.config.batching
+        rows = handler.max_batch_rows
+        if batching.max_rows:
+            rows = min(rows, batching.max_rows)
+        return cls(handler, rows, batching.max_delay_ms / 1000 if rows > 1 else 0.0)
+
+
 @dataclass(slots=True)
 class Finished:
-    """A load or destruction that is over: what to tell the front door."""
+    """A load or destruction that is over, or a step of one: what to tell the front door."""
 
     connection: socket.socket
     frame_id: int
     number: int
-    handler: Handler | None = None
+    model: Loaded | None = None
     error: Exception | None = None
     facts: bytes = b""
+    kind: Kind = Kind.DONE
 
 
 @dataclass(slots=True)
@@ -46,17 +72,17 @@ class _Work:
     connection: socket.socket
     frame: Frame
     is_load: bool
-    handler: Handler | None = None
+    model: Loaded | None = None
 
 
 class Loader:
     """Queues loads and destructions, and wakes the main thread by a readable socket when one is over."""
 
-    def __init__(self, threads: int, variables: Mapping[str, str]) -> None:
-        self._threads = threads
-        self._variables = variables
+    def __init__(self, terms: "HostTerms") -> None:
+        self._terms = terms
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._finished: deque[Finished] = deque()
+        self._cancelled: set[int] = set()
         self.wakeup, self._bell = socket.socketpair()
         self._trimmer = Trimmer()
         self._untrimmed: list[Finished] = []
@@ -67,12 +93,20 @@ class Loader:
         threading.Thread(target=self._run, daemon=True, name="loader").start()
 
     def load(self, connection: socket.socket, frame: Frame) -> None:
-        """Queue the load of the model folder that the frame's body names."""
-        self._work.put(_Work(connection, frame, is_load=True))
+        """Load the model folder that the frame's body names, or queue it where others are being answered."""
+        work = _Work(connection, frame, is_load=True)
+        if self._terms.is_shared:
+            self._work.put(work)
+        else:
+            self._report(self._load(work))
 
-    def destroy(self, connection: socket.socket, frame: Frame, handler: Handler | None) -> None:
-        """Queue the destruction of a handler that nobody can reach any more."""
-        self._work.put(_Work(connection, frame, is_load=False, handler=handler))
+    def destroy(self, connection: socket.socket, frame: Frame, model: Loaded | None) -> None:
+        """Queue the destruction of a model that nobody can reach any more."""
+        self._work.put(_Work(connection, frame, is_load=False, model=model))
+
+    def cancel(self, frame_id: int) -> None:
+        """Do not begin the load of a frame, or drop what it loaded."""
+        self._cancelled.add(frame_id)
 
     def finished(self) -> list[Finished]:
         """Return what is over since the last call. For the main thread, when `wakeup` is readable."""
@@ -101,25 +135,56 @@ class Loader:
 
     def _load(self, work: _Work) -> Finished:
         frame = work.frame
+        finished = Finished(work.connection, frame.id, frame.number)
         before = anonymous_bytes()
         started = time.monotonic()
         try:
-            folder = Path(os.fsdecode(frame.body))
-            handler = load_handler(choose_handler(folder, self._variables), folder, LoadTerms(self._threads, variables=self._variables))
+            self._stop_if_cancelled(frame)
+            model = self._load_and_warm_up(work)
+            self._stop_if_cancelled(frame)
         except Exception as error:  # a model may fail in any way; the front door tells who asked
-            logger.warning("Loading failed.", exc_info=True)
-            return Finished(work.connection, frame.id, frame.number, error=error)
-        facts = {
-            "bytes": max(0, anonymous_bytes() - before),
+            if not isinstance(error, LoadCancelledError):
+                logger.warning("Loading failed.", exc_info=True)
+            self._cancelled.discard(frame.id)
+            return replace(finished, error=error)
+        # A host of its own is the model's in whole; in a shared one only the growth is.
+        held = max(0, anonymous_bytes() - before) if self._terms.is_shared else private_bytes(os.getpid())
+        facts: dict[str, Any] = {
+            "bytes": held,
             "seconds": time.monotonic() - started,
-            "max_batch_rows": handler.max_batch_rows,
+            "max_batch_rows": model.max_batch_rows,
+            "metadata": getattr(model.handler, "metadata", dict)(),
         }
-        return Finished(work.connection, frame.id, frame.number, handler, facts=json.dumps(facts).encode())
+        return replace(finished, model=model, facts=json.dumps(facts).encode())
+
+    def _load_and_warm_up(self, work: _Work) -> Loaded:
+        terms = self._terms
+        if terms.problem is not None:
+            raise terms.problem
+        folder = Path(os.fsdecode(work.frame.body))
+        choice = choose_handler(folder, terms.variables)
+        load_terms = LoadTerms(choice.config.threads or terms.threads, terms.gpu_id, terms.variables, choice.config)
+        handler = load_handler(choice, load_terms)
+        self._stop_if_cancelled(work.frame)
+        if choice.config.warm_up:
+            self._tell_warming(work)
+            warm_up(handler, choice)
+        return Loaded.of(handler, choice)
+
+    def _tell_warming(self, work: _Work) -> None:
+        if self._terms.is_shared:
+            self._report(Finished(work.connection, work.frame.id, work.frame.number, kind=Kind.WARMING))
+        else:  # the main thread, which sends what is reported, is here
+            work.connection.sendall(frames.encode(Kind.WARMING, work.frame.id, 0))
+
+    def _stop_if_cancelled(self, frame: Frame) -> None:
+        if frame.id in self._cancelled:
+            raise LoadCancelledError
 
     def _destroy(self, work: _Work) -> None:
-        if work.handler is not None:
+        if work.model is not None:
             try:
-                work.handler.close()
+                work.model.handler.close()
             except Exception:  # the model goes in any case
                 logger.exception("A handler raised while it was closed.")
         self._untrimmed.append(Finished(work.connection, work.frame.id, work.frame.number))

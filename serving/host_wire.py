@@ -52,5 +52,6 @@ def error_frame(frame_id: int, error: BaseException) -> bytes:
     else:
         # The text of a stranger's exception may hold paths and data: the log has it, the client gets its name.
         message = f"The model's code raised {type(error).__name__}; the server's log has the details."
-    body = json.dumps({"names": names or [type(error).__name__], "message": message})
+    report = {"names": names or [type(error).__name__], "message": message, "status": getattr(error, "status", None)}
+    body = json.dumps(report)
     return frames.encode(Kind.ERROR, frame_id, 0, b"", body.encode())

@@ -4,7 +4,7 @@ import json
 
 from mooring.contract.errors import MooringError
 
-from .errors import RemoteError
+from .errors import OverloadedError, RemoteError
 
 # Class name -> status code and the type string that clients of the earlier servers know. The most specific class wins.
 STATUS: dict[str, tuple[int, str]] = {
@@ -20,6 +20,8 @@ STATUS: dict[str, tuple[int, str]] = {
     "InsufficientMemoryError": (507, "InsufficientMemoryException"),
     "HostOutOfMemoryError": (507, "InsufficientMemoryException"),
     "MemoryError": (507, "InsufficientMemoryException"),
+    "SpoolError": (503, "ServiceUnavailableException"),
+    "LoadCancelledError": (409, "ConflictStatusException"),
     "OverloadedError": (503, "ServiceUnavailableException"),
     "ModelNotReadyError": (503, "ServiceUnavailableException"),
     "ResponseTimeoutError": (504, "ResponseTimeoutException"),
@@ -39,7 +41,19 @@ def to_response(error: MooringError) -> tuple[int, bytes, bytes]:
     """Return status code, header lines and body for an error."""
     names = error.names if isinstance(error, RemoteError) else [kind.__name__ for kind in type(error).__mro__]
     status, kind = next((STATUS[name] for name in names if name in STATUS), UNEXPECTED)
-    return status, RETRY_LINES if status == 503 else JSON_LINE, error_body(status, kind, str(error))
+    if isinstance(error, (RemoteError, OverloadedError)) and error.status:
+        status = error.status
+    return status, RETRY_LINES if status in (503, 429) else JSON_LINE, error_body(status, kind, str(error))
+
+
+def protocol_error_body(error: MooringError) -> bytes:
+    """Return an error as clients of the Open Inference Protocol read it."""
+    return json.dumps({"error": str(error)}).encode()
+
+
+def error_event(error: MooringError) -> bytes:
+    """Return an error as a server-sent event, for a stream whose status is on the wire already."""
+    return b"event: error\ndata: %b\n\n" % to_response(error)[2]
 
 
 def error_body(status: int, kind: str, message: str) -> bytes:

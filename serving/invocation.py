@@ -6,27 +6,43 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mooring.contract.errors import MooringError
 
-    from .catalog import Resident
+    from .host_link import HostLink
+    from .resident import Resident
 
 
 class Invocation(ABC):
-    """A request for a model. Exactly one of `answer` and `fail` is called, once, on the event loop's thread."""
+    """A request for a model, on the event loop's thread.
 
-    __slots__ = ("attempts", "body", "deadline", "meta", "name", "resident")
+    It ends once: with `answer`, with `fail`, or with `begin`, any number of `chunk`s, and `end` or `break_off`.
+    """
+
+    __slots__ = ("attempts", "body", "deadline", "file", "frame_id", "is_abandoned", "link", "meta", "name", "resident")
 
     def __init__(self, name: str, meta: bytes, body: bytes) -> None:
         self.name = name
         self.meta = meta  # header lines, as `frames.encode_lines` makes them
         self.body = body
+        self.file: Path | None = None  # where the body lies if it is too large to keep
         self.attempts = 0
         self.deadline = 0.0  # on the event loop's clock
+        self.is_abandoned = False  # whether the client is gone, so that nobody wants the answer
         self.resident: Resident | None = None
+        self.link: HostLink | None = None  # the host it is inside, and its number there
+        self.frame_id = 0
+
+    def abandon(self) -> None:
+        """Say that the client is gone. A host that has the request learns of it and may stop."""
+        self.is_abandoned = True
+        if self.link is not None:
+            self.link.cancel(self)
 
     @property
-    def is_abandoned(self) -> bool:
-        """Whether the client is gone, so that nobody wants the answer."""
+    def has_begun(self) -> bool:
+        """Whether part of the answer is on the wire, so that it can be neither retried nor given a status."""
         return False
 
     @abstractmethod
@@ -36,3 +52,19 @@ class Invocation(ABC):
     @abstractmethod
     def fail(self, error: MooringError) -> None:
         """Deliver an error; the door that the request came through chooses its status code."""
+
+    @abstractmethod
+    def begin(self, status: int, lines: bytes) -> None:
+        """Begin a streamed answer."""
+
+    @abstractmethod
+    def chunk(self, part: bytes) -> None:
+        """Deliver a part of a streamed answer; whoever takes it gives credit for it when it is on its way."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End a streamed answer."""
+
+    @abstractmethod
+    def break_off(self, error: MooringError) -> None:
+        """End a streamed answer that could not be completed, so that the client notices."""

@@ -14,8 +14,8 @@ from mooring.contract.errors import MooringError
 
 from .door import Door
 from .errors import BodyTooLargeError
+from .express_cycle import ExpressCycle
 from .http_errors import JSON_LINE, error_body, to_response
-from .invocation import Invocation
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE_LINE = b"connection: close\r\n"
@@ -23,76 +23,6 @@ CLOSE_LINE = b"connection: close\r\n"
 LINGER_S = 5.0
 # Above this a body is written by itself instead of being copied behind its head.
 SEPARATE_WRITE_BYTES = 1 << 16
-
-
-class ExpressCycle(Invocation):
-    """One request and its answer in the express lane. Has the attributes that uvicorn's protocol asks of a cycle."""
-
-    __slots__ = (
-        "chunks",
-        "declared",
-        "disconnected",
-        "is_current",
-        "is_ping",
-        "keep_alive",
-        "lane",
-        "more_body",
-        "response_complete",
-        "size",
-    )
-
-    def __init__(
-        self, lane: "ExpressLane", name: str, meta: bytes, *, declared: int, keep_alive: bool, is_ping: bool
-    ) -> None:
-        super().__init__(name, meta, b"")
-        self.lane = lane
-        self.declared = declared  # bytes of body that the head announces, 0 if it does not
-        self.keep_alive = keep_alive
-        self.is_ping = is_ping
-        self.is_current = False  # whether its answer is the next one on the wire
-        self.chunks: list[bytes] = []
-        self.size = 0
-        self.more_body = True
-        self.response_complete = False
-        self.disconnected = False
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether the connection is gone."""
-        return self.disconnected
-
-    @property
-    def is_too_large(self) -> bool:
-        """Whether the body is, or says that it will be, over the limit."""
-        return max(self.declared, self.size) > self.lane.door.limits.max_body_bytes
-
-    @property
-    def message_event(self) -> "ExpressCycle":
-        """Stand in for the event that uvicorn sets when a connection is lost; there is nobody to wake."""
-        return self
-
-    def set(self) -> None:
-        """Wake nobody."""
-
-    def dispatch(self) -> None:
-        """Send the complete request where it goes."""
-        if self.is_ping:
-            self.answer(*self.lane.door.ping_answer())
-            return
-        chunks = self.chunks
-        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self.chunks = []
-        self.lane.door.invoke(self)
-
-    def answer(self, status: int, lines: bytes, body: bytes) -> None:
-        """Write the answer, unless the client is gone."""
-        self.body = b""
-        if not self.disconnected and not self.response_complete:
-            self.lane.write_answer(self, status, lines, body)
-
-    def fail(self, error: MooringError) -> None:
-        """Write the error as the table translates it."""
-        self.answer(*to_response(error))
 
 
 class _HeadTooLargeError(Exception):
@@ -256,10 +186,12 @@ class ExpressLane(HttpToolsProtocol):
             return
         if cycle.response_complete:
             return  # refused: read and dropped, so that the client gets to read the answer
-        cycle.size += len(body)
-        if not cycle.is_too_large:
-            cycle.chunks.append(body)
-        elif cycle.is_current:
+        try:
+            cycle.pieces.add(body)
+        except MooringError as error:
+            self._refuse_rest(cycle, error)
+            return
+        if cycle.is_too_large and cycle.is_current:
             self._refuse_body(cycle)
 
     def on_message_complete(self) -> None:
@@ -299,6 +231,32 @@ class ExpressLane(HttpToolsProtocol):
         else:
             self.transport.write(head + body)
 
+    def write_stream_head(self, cycle: ExpressCycle, status: int, lines: bytes) -> None:
+        """Write the head of an answer whose length nobody knows: chunked, or ended by the connection's end."""
+        cycle.is_chunked = self.parser.get_http_version() != "1.0" and b"content-length" not in lines
+        cycle.keep_alive = cycle.keep_alive and cycle.is_chunked
+        head = b"%b%b%b%b%b\r\n" % (
+            STATUS_LINE[status],
+            self.door.default_lines(self.server_state.default_headers),
+            lines,
+            b"transfer-encoding: chunked\r\n" if cycle.is_chunked else b"",
+            b"" if cycle.keep_alive else CLOSE_LINE,
+        )
+        self.transport.write(head)
+
+    def write_part(self, cycle: ExpressCycle, part: bytes) -> None:
+        """Write a part of a streamed answer."""
+        self.transport.write(b"%x\r\n%b\r\n" % (len(part), part) if cycle.is_chunked else part)
+
+    def write_stream_end(self, cycle: ExpressCycle, *, is_whole: bool) -> None:
+        """End a streamed answer; one that is not whole is cut, so that no client takes it for complete."""
+        if is_whole and cycle.is_chunked:
+            self.transport.write(b"0\r\n\r\n")
+        cycle.response_complete = True
+        if not is_whole or not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
     def on_response_complete(self) -> None:
         """Give the next request in the pipeline its turn. Both lanes come through here."""
         self.server_state.total_requests += 1
@@ -318,8 +276,12 @@ class ExpressLane(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _refuse_body(self, cycle: ExpressCycle) -> None:
-        """Answer 413 at once, then drop what the client still sends: a reset would take the answer with it."""
-        self._write(*to_response(BodyTooLargeError(self.door.limits.max_body_bytes)), keep_alive=False)
+        self._refuse_rest(cycle, BodyTooLargeError(self.door.limits.max_body_bytes))
+
+    def _refuse_rest(self, cycle: ExpressCycle, error: MooringError) -> None:
+        """Answer at once, then drop what the client still sends: a reset would take the answer with it."""
+        cycle.pieces.discard()
+        self._write(*to_response(error), keep_alive=False)
         cycle.response_complete = True
         self._lingering = True
         self._since = self.loop.time()
@@ -379,14 +341,18 @@ class ExpressLane(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Read on, unless requests are waiting for their turn."""
         super().resume_writing()
+        if isinstance(self._front, ExpressCycle):
+            self._front.pay()
         if not self.pipeline and self._refusal is None:
             self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of what waits; requests already in a host are let finish, and their answers dropped."""
-        for cycle, _ in self.pipeline:
-            cycle.disconnected = True
+        waiting = [cycle for cycle, _ in self.pipeline]
         self.pipeline.clear()
-        if self._front is not None:
-            self._front.disconnected = True
+        for cycle in (self._front, *waiting):
+            if isinstance(cycle, ExpressCycle):
+                cycle.leave()
+            elif cycle is not None:
+                cycle.disconnected = True
         super().connection_lost(exc)

@@ -11,6 +11,7 @@ class State(Enum):
     ABSENT = "absent"
     QUEUED = "queued"
     LOADING = "loading"
+    WARMING = "warming"
     READY = "ready"
     DRAINING = "draining"
     FAILED = "failed"
@@ -18,13 +19,16 @@ class State(Enum):
 
 LEGAL_MOVES: dict[State, frozenset[State]] = {
     State.ABSENT: frozenset({State.QUEUED}),
-    State.QUEUED: frozenset({State.LOADING, State.FAILED}),
-    State.LOADING: frozenset({State.READY, State.FAILED}),
+    # Straight to absent: unloaded before its load began, or while it went on.
+    State.QUEUED: frozenset({State.LOADING, State.FAILED, State.ABSENT}),
+    State.LOADING: frozenset({State.WARMING, State.READY, State.FAILED, State.ABSENT, State.QUEUED}),
+    State.WARMING: frozenset({State.READY, State.FAILED, State.ABSENT, State.QUEUED}),
     # Ready to queued: its host died and it is loaded again elsewhere.
     State.READY: frozenset({State.DRAINING, State.QUEUED, State.FAILED}),
     State.DRAINING: frozenset({State.ABSENT}),
     State.FAILED: frozenset({State.ABSENT, State.QUEUED}),
 }
+ON_THE_WAY = frozenset({State.QUEUED, State.LOADING, State.WARMING})
 
 
 class IllegalMoveError(MooringError):

@@ -21,12 +21,30 @@ def anonymous_bytes() -> int:
 
 def proportional_bytes(pid: int) -> int:
     """Return a process's proportional set size: shared pages counted once over all who share them; 0 if it is gone."""
+    return _rollup(pid, "Pss:")
+
+
+def private_bytes(pid: int) -> int:
+    """Return the memory that would be free if this process alone ended, less what a file backs; 0 if it is gone."""
+    return _rollup(pid, "Private_Dirty:")
+
+
+def resident_anonymous_bytes(pid: int) -> int:
+    """Return what `anonymous_bytes` does, of another process; 0 if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return 0
+    return (int(fields[1]) - int(fields[2])) * PAGE
+
+
+def _rollup(pid: int, name: str) -> int:
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
         return 0
     for line in rollup.splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return 0
 

@@ -21,6 +21,7 @@ class OnDemand:
 
     def __init__(self, catalog: ModelCatalog, paths: ModelPaths) -> None:
         self._catalog = catalog
+        self._dispatch = catalog.dispatch
         self._paths = paths
         self._loop = asyncio.get_running_loop()
         self._failures: dict[str, tuple[float, MooringError]] = {}
@@ -29,7 +30,7 @@ class OnDemand:
     def invoke(self, invocation: Invocation) -> None:
         """Send a request to its model, loading that first if it must be."""
         if self._catalog.holds(invocation.name):
-            self._catalog.invoke(invocation)
+            self._dispatch.invoke(invocation)
             return
         failed_at, error = self._failures.get(invocation.name, (float("-inf"), None))
         if error is not None and self._loop.time() < failed_at + FAILURE_MEMORY_S:
@@ -55,4 +56,4 @@ class OnDemand:
             invocation.fail(error)
             return
         self._failures.pop(name, None)
-        self._catalog.invoke(invocation)
+        self._dispatch.invoke(invocation)

@@ -6,15 +6,17 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mooring.contract.resources import usable_cpus
-from mooring.handler.resolve import Isolation
+from mooring.handler.resolve import Backend
 
-from .host_link import HostLink, Settle
+from .devices import Devices
+from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
+from .settings import Limits
 from .zygote_link import ZygoteLink
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,8 @@ EXIT_STATUS_WAIT_S = 5.0
 FIRST_RESTART_WAIT_S = 0.1
 LONGEST_RESTART_WAIT_S = 10.0
 HOPELESS_STARTS = 3
+# A process may have 65,530 mappings (vm.max_map_count); at half of them another shared host is opened.
+MOST_MAPPINGS = 32_000
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,20 @@ class HostDeath:
 class HostPool:
     """Starts and ends hosts. `on_death` is awaited for each that ends unasked; `settle` runs before each answer."""
 
-    def __init__(self, variables: Mapping[str, str], shared_hosts: int, threads: int) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        shared_hosts: int,
+        threads: int,
+        devices: Devices,
+        *,
+        buffer_streams: bool = False,
+    ) -> None:
+        self._buffer_streams = buffer_streams
         self._variables = variables
         self._shared_hosts = shared_hosts
         self._threads = threads
+        self._devices = devices
         self._links: dict[int, HostLink] = {}
         self._hosts_started = 0
         self._placing = asyncio.Lock()
@@ -54,73 +68,104 @@ class HostPool:
         self.on_death: Callable[[HostDeath], None]
         self._life, self._life_end = os.pipe()
         self._folder = Path(tempfile.mkdtemp(prefix="mooring-"))
-        self._zygote = self._new_zygote()
+        self._zygotes = {Backend.ONNX: self._new_zygote(Backend.ONNX)}
         self._was_ready = False
-        self._failed_starts = 0
+        self._failed_starts: dict[Backend, int] = {}
 
     def start(self) -> None:
-        """Start the zygote; its imports go on while the caller does other things. May run before the event loop."""
-        self._zygote.start()
+        """Start the first zygote; its imports go on while the caller does other things. May run before the loop."""
+        self._zygotes[Backend.ONNX].start()
 
     def attach(self) -> None:
         """Begin to listen to the zygote, and to reap. Call it on the running event loop."""
         loop = asyncio.get_running_loop()
-        self._zygote.listen()
+        self._zygotes[Backend.ONNX].listen()
         # Not the loop's own handler: uvloop keeps SIGCHLD for subprocesses, which this process never uses.
         signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
 
-    def _new_zygote(self) -> ZygoteLink:
-        return ZygoteLink(self._variables, self._life, self._on_exit, self._on_zygote_end)
+    def _new_zygote(self, backend: Backend) -> ZygoteLink:
+        return ZygoteLink(backend, self._variables, self._life, self._on_exit, lambda: self._on_zygote_end(backend))
+
+    def prepare(self, backend: Backend) -> ZygoteLink:
+        """Return the zygote of a backend, started if this is the first time that one is needed."""
+        if backend not in self._zygotes:
+            self._zygotes[backend] = self._new_zygote(backend)
+            self._start_zygote(backend)
+        return self._zygotes[backend]
 
     @property
     def is_ready(self) -> bool:
         """Whether hosts can be started. A zygote that died once is replaced in the time a host would take anyway."""
-        self._was_ready = self._was_ready or self._zygote.is_ready
-        return self._was_ready and self._failed_starts < HOPELESS_STARTS
+        self._was_ready = self._was_ready or self._zygotes[Backend.ONNX].is_ready
+        return self._was_ready and self._failed_starts.get(Backend.ONNX, 0) < HOPELESS_STARTS
 
-    def _on_zygote_end(self) -> None:
+    def _on_zygote_end(self, backend: Backend) -> None:
         """Start another zygote, later and later if they keep ending before they are ready."""
         if self._is_closing:
             return
-        self._failed_starts = 0 if self._zygote.is_ready else self._failed_starts + 1
-        delay = min(LONGEST_RESTART_WAIT_S, FIRST_RESTART_WAIT_S * 2**self._failed_starts)
-        logger.warning("The zygote (pid %d) has ended; another is started in %.1f s.", self._zygote.pid, delay)
-        self._zygote = self._new_zygote()
-        asyncio.get_running_loop().call_later(delay, self._start_zygote)
+        zygote = self._zygotes[backend]
+        failed = 0 if zygote.is_ready else self._failed_starts.get(backend, 0) + 1
+        self._failed_starts[backend] = failed
+        delay = min(LONGEST_RESTART_WAIT_S, FIRST_RESTART_WAIT_S * 2**failed)
+        logger.warning("The %s zygote (pid %d) has ended; another starts in %.1f s.", backend.value, zygote.pid, delay)
+        self._zygotes[backend] = self._new_zygote(backend)
+        asyncio.get_running_loop().call_later(delay, self._start_zygote, backend)
 
-    def _start_zygote(self) -> None:
+    def _start_zygote(self, backend: Backend) -> None:
         if not self._is_closing:
-            self._zygote.start()
-            self._zygote.listen()
+            self._zygotes[backend].start()
+            self._zygotes[backend].listen()
+
+    @property
+    def links(self) -> list[HostLink]:
+        """The hosts there are."""
+        return list(self._links.values())
 
     @property
     def pids(self) -> list[int]:
-        """The processes of the pool: zygote first, then hosts."""
-        return [self._zygote.pid, *self._links]
+        """The processes of the pool: zygotes first, then hosts."""
+        return [*(zygote.pid for zygote in self._zygotes.values()), *self._links]
 
-    async def place(self, isolation: Isolation) -> HostLink:
-        """Return the host for one more model: a new one of its own, or the shared one with the fewest models."""
-        if isolation is Isolation.OWN:
-            link = await self._start_host(is_shared=False)
+    async def place(
+        self, backend: Backend, *, is_shared: bool, requirements: Path | None = None, avoid: Sequence[HostLink] = ()
+    ) -> HostLink:
+        """Return the host for one more model: a new one of its own, or the shared one with the fewest models.
+
+        `avoid` are hosts where it is already. Raises `ZygoteDiedError`.
+        """
+        if not is_shared:
+            link = await self._start_host(HostPlan(backend, False, self._devices.emptiest(), requirements))
         else:
             async with self._placing:
-                shared = [link for link in self._links.values() if link.is_shared and link.is_alive]
-                if len(shared) < self._shared_hosts:
-                    link = await self._start_host(is_shared=True)
+                shared = [link for link in self._shared_links(backend) if link not in avoid]
+                if not shared or len(shared) + len(avoid) < self._shared_hosts:
+                    link = await self._start_host(HostPlan(backend, True, self._devices.next()))
                 else:
                     link = min(shared, key=lambda link: link.models)
         link.models += 1
         return link
 
-    async def _start_host(self, *, is_shared: bool) -> HostLink:
+    def _shared_links(self, backend: Backend) -> list[HostLink]:
+        """Return the shared hosts that can take another model."""
+        return [
+            link
+            for link in self._links.values()
+            if link.plan.is_shared
+            and link.plan.backend is backend
+            and link.is_alive
+            and not link.is_retiring
+            and link.mappings < MOST_MAPPINGS
+        ]
+
+    async def _start_host(self, plan: HostPlan) -> HostLink:
         self._hosts_started += 1
         address = self._folder / f"host-{self._hosts_started}"
 
         def born(pid: int) -> HostLink:
-            self._links[pid] = HostLink(pid, is_shared, self.settle, self._on_lost)
+            self._links[pid] = HostLink(pid, plan, self.settle, self._on_lost, buffer_streams=self._buffer_streams)
             return self._links[pid]
 
-        link = await self._zygote.fork(address, self._threads, born)
+        link = await self.prepare(plan.backend).fork(address, self._threads, plan, born)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, str(address))
         address.unlink()
         return link
@@ -129,17 +174,6 @@ class HostPool:
         """End a host that holds nothing any more, and return when its memory is back."""
         self.end(link, "was retired")
         await asyncio.wait([link.exit_status], timeout=EXIT_STATUS_WAIT_S)
-
-    def stop_overdue(self, now: float) -> list[Invocation]:
-        """Kill the hosts whose oldest request is past its deadline; return those requests, taken out."""
-        overdue: list[Invocation] = []
-        for link in list(self._links.values()):
-            late = link.overdue(now)
-            if late:
-                logger.warning("Host %d is stopped: a request in it did not return in time.", link.pid)
-                self.end(link, "was stopped because a request in it did not return in time")
-                overdue += late
-        return overdue
 
     def end(self, link: HostLink, why: str) -> None:
         """Kill a host and remember why, for those who had something in it."""
@@ -202,18 +236,22 @@ class HostPool:
             await asyncio.wait([link.exit_status for link in links], timeout=1.0)
         for link in links:
             link.kill()
-        self._zygote.close()
+        for zygote in self._zygotes.values():
+            zygote.close()
         os.close(self._life_end)  # whoever has not ended by now reads end-of-file here
         os.close(self._life)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def make_pool(variables: Mapping[str, str]) -> HostPool:
+def make_pool(variables: Mapping[str, str], limits: Limits) -> HostPool:
     """Return a pool sized for this machine: a shared host per two cores, which split the cores as threads."""
     cpus = usable_cpus()
-    shared_hosts = max(1, cpus // 2)
-    return HostPool(variables, shared_hosts, threads=max(1, cpus // shared_hosts))
+    devices = Devices.visible(variables)
+    # Each process pays for a CUDA context of its own, so there is one shared host per GPU.
+    shared_hosts = len(devices.ids) or max(1, cpus // 2)
+    threads = max(1, cpus // shared_hosts)
+    return HostPool(variables, shared_hosts, threads, devices, buffer_streams=limits.buffer_streams)
 
 
 def _in_words(exit_status: "asyncio.Future[int]") -> str:

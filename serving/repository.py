@@ -61,6 +61,15 @@ class Repository:
                     return self.resolve(name, str(candidate))
         raise ModelNotFoundError(name)
 
+    def names(self) -> list[str]:
+        """Return the names of all models that lie here, by folder or archive."""
+        if not self.root.is_dir():
+            return []
+        entries = (entry for entry in self.root.iterdir() if not entry.name.startswith("."))
+        return sorted(
+            {model_name(entry) for entry in entries if entry.is_dir() or entry.name.endswith(ARCHIVE_SUFFIXES)}
+        )
+
     def resolve(self, name: str, url: str) -> Path:
         """Return the path behind a model's url. Raises `ModelPathError` outside the root, `ModelNotFoundError`."""
         path = Path(os.path.realpath(url))

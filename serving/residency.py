@@ -1,11 +1,11 @@
 """Who may be in memory: records of models, their bytes and leases, and who makes room for whom. No I/O, no clock."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
+from typing import cast
 
 from .errors import MIB, InsufficientMemoryError, ModelExistsError
+from .eviction import Eviction, History, victims
 from .lifecycle import State, move
 
 # Before anything was measured: onnxruntime holds about the weights, and half again for prepacked copies.
@@ -16,13 +16,6 @@ LEAST_FACTOR, MOST_FACTOR = 1.0, 3.0
 LEAST_BYTES = MIB // 4
 # Weight of the newest measurement in the factor that is learnt.
 LEARNING_RATE = 0.3
-
-
-class Eviction(Enum):
-    """Who makes room when memory is short."""
-
-    PLATFORM = "platform"  # we answer "no room" and the platform unloads
-    LRU = "lru"  # the least recently used idle model goes
 
 
 @dataclass(slots=True)
@@ -38,16 +31,19 @@ class ModelRecord:
     bytes: int
     state: State = State.QUEUED
     reason: str = ""
+    was_ready: bool = False
     is_pinned: bool = False
     leases: int = 0
     hits: int = 0
     deaths: int = 0
     last_used: float = 0.0
+    load_seconds: float = 0.0
 
     def enter(self, state: State, reason: str = "") -> None:
         """Move to another state. Raises `IllegalMoveError` if the present one does not lead there."""
         self.state = move(self.name, self.state, state)
         self.reason = reason
+        self.was_ready = self.was_ready or state is State.READY
 
     @property
     def is_idle(self) -> bool:
@@ -61,21 +57,33 @@ class ResidencyTable:
 
     budget: int
     eviction: Eviction = Eviction.PLATFORM
+    history: History = field(default_factory=History)
     records: dict[str, ModelRecord] = field(default_factory=dict)
     factors: dict[str, float] = field(default_factory=dict)
+    used: int = 0  # bytes held or promised
+    _loading: dict[str, ModelRecord] = field(default_factory=dict)
     _next_number: int = 1
 
     @property
-    def used(self) -> int:
-        """Bytes held or promised."""
-        return sum(record.bytes for record in self.records.values())
+    def promised(self) -> int:
+        """Bytes that loads under way may still take, which the kernel does not yet count as used."""
+        return sum(record.bytes for record in self._loading.values())
 
     def estimate(self, kind: str, artifact_bytes: int) -> int:
         """Return the bytes a model will probably need, by what models of its kind have needed."""
         return max(LEAST_BYTES, int(artifact_bytes * self.factors.get(kind, FIRST_FACTOR)))
 
     def admit(
-        self, name: str, *, url: str, path: Path, kind: str, artifact_bytes: int, available: int, now: float
+        self,
+        name: str,
+        *,
+        url: str,
+        path: Path,
+        kind: str,
+        artifact_bytes: int,
+        available: int,
+        now: float,
+        workers: int = 1,
     ) -> tuple[ModelRecord, list[ModelRecord]]:
         """Promise memory to a model, and return its record and the idle models that must go first.
 
@@ -84,41 +92,37 @@ class ResidencyTable:
         """
         if name in self.records:
             raise ModelExistsError(name)
-        needed = self.estimate(kind, artifact_bytes)
-        free = min(self.budget - self.used, available)
-        victims = self._victims(needed - free)
-        if free + sum(victim.bytes for victim in victims) < needed:
-            raise InsufficientMemoryError(name, needed, free, self.budget, len(self.records))
+        needed = self.estimate(kind, artifact_bytes) * workers
+        free = min(self.budget - self.used, available - self.promised)
+        idle = (record for record in self.records.values() if record.is_idle)
+        going = cast("list[ModelRecord]", victims(self.eviction, idle, needed - free, self.history, now))
+        if free + sum(record.bytes for record in going) < needed:
+            in_use = sum(record.bytes > 0 for record in self.records.values())
+            raise InsufficientMemoryError(name, needed, free, self.budget, in_use)
         record = ModelRecord(self._next_number, name, url, path, kind, artifact_bytes, needed, last_used=now)
         self._next_number += 1
-        self.records[name] = record
-        return record, victims
+        self.records[name] = self._loading[name] = record
+        self.used += needed
+        return record, going
 
-    def _victims(self, missing: int) -> list[ModelRecord]:
-        """Return the least recently used idle models whose going frees `missing` bytes, or as near as possible."""
-        victims: list[ModelRecord] = []
-        if self.eviction is not Eviction.LRU:
-            return victims
-        for record in sorted(self._idle(), key=lambda record: record.last_used):
-            if missing <= 0:
-                break
-            victims.append(record)
-            missing -= record.bytes
-        return victims
-
-    def _idle(self) -> Iterable[ModelRecord]:
-        return (record for record in self.records.values() if record.is_idle)
-
-    def measured(self, record: ModelRecord, measured_bytes: int) -> None:
+    def measured(self, record: ModelRecord, measured_bytes: int, workers: int = 1) -> None:
         """Correct a record by what its load really took, and learn from it for the next of its kind."""
         if record.artifact_bytes >= MIB:  # smaller ones are all overhead and would teach nonsense
-            factor = measured_bytes / record.artifact_bytes
+            factor = measured_bytes / record.artifact_bytes / workers
             known = self.factors.get(record.kind, factor)
             # One load is a noisy teacher: heap that was free before is used again, and what it freed still counts.
             learnt = known + LEARNING_RATE * (factor - known)
             self.factors[record.kind] = min(max(learnt, LEAST_FACTOR), MOST_FACTOR)
-        record.bytes = max(LEAST_BYTES, measured_bytes)
+        self.holds(record, max(LEAST_BYTES, measured_bytes))
+
+    def holds(self, record: ModelRecord, size: int) -> None:
+        """Note what a model that is not loading holds now; nothing once its load has failed."""
+        self._loading.pop(record.name, None)
+        self.used += size - record.bytes
+        record.bytes = size
 
     def remove(self, record: ModelRecord) -> None:
         """Forget a model and take back its bytes."""
-        self.records.pop(record.name, None)
+        if self.records.get(record.name) is record:
+            self.holds(record, 0)
+            del self.records[record.name]

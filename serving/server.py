@@ -20,7 +20,7 @@ from mooring.runner.parentage import adopt_orphans
 
 from .app import create_app
 from .catalog import ModelCatalog
-from .door import Door
+from .door import Door, Health
 from .invocation import Invocation
 from .lane import ExpressLane
 from .lifecycle import State
@@ -30,6 +30,7 @@ from .pool import HostPool
 from .repository import Repository, Unpacker
 from .residency import ResidencyTable
 from .settings import RESERVE_BYTES, SHUTDOWN_DRAIN_S, Mode, ServerSettings
+from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Server(uvicorn.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self._catalog: ModelCatalog
         self._door: Door
+        self._upkeep: Upkeep
         self.exit_code = 0
         super().__init__(
             uvicorn.Config(
@@ -88,7 +90,7 @@ class Server(uvicorn.Server):
         """Make everything that needs the loop, then accept connections, then load the one model if there is one."""
         settings, pool = self._settings, self._pool
         pool.attach()
-        budget = settings.budget_bytes or max(LEAST_BUDGET_BYTES, memory_limit_bytes() - RESERVE_BYTES)
+        budget = settings.limits.budget_bytes or max(LEAST_BUDGET_BYTES, memory_limit_bytes() - RESERVE_BYTES)
         self._catalog = ModelCatalog(
             ResidencyTable(budget, settings.eviction),
             pool,
@@ -99,15 +101,17 @@ class Server(uvicorn.Server):
         paths = ModelPaths(Repository(settings.root), self._unpacker)
         self._door = Door(
             invoke=self._invoker(paths),
-            is_ready=self._is_ready,
+            health=self._health,
             limits=settings.limits,
-            default_accept=settings.default_accept,
+            default_accept=settings.limits.default_accept,
             single_model=SINGLE_MODEL if settings.mode is Mode.SINGLE else None,
         )
-        self.config.loaded_app = create_app(self._door, self._catalog, paths)
-        self._catalog.start()
+        self._upkeep = Upkeep(self._catalog, pool, settings.limits)
+        self._upkeep.start()
+        self.config.loaded_app = create_app(self._door, self._catalog, paths, self._upkeep)
         await super().startup(sockets)
         self._spawn(self._watch_connections())
+        logger.info("Settings: %s", settings.described())
         logger.info("Listening on %s:%d (%s).", settings.host, settings.port, settings.mode.value)
         if settings.mode is Mode.SINGLE:
             self._spawn(self._load_single())
@@ -115,13 +119,16 @@ class Server(uvicorn.Server):
     def _invoker(self, paths: ModelPaths) -> Callable[[Invocation], None]:
         if self._settings.mode is Mode.REPOSITORY:
             return OnDemand(self._catalog, paths).invoke
-        return self._catalog.invoke
+        return self._catalog.dispatch.invoke
 
-    def _is_ready(self) -> bool:
+    def _health(self) -> Health:
         """Whether a request sent now would be answered: hosts can be started, and the one model is loaded."""
         if self._settings.mode is not Mode.SINGLE:
-            return self._pool.is_ready
-        return self._catalog.state(SINGLE_MODEL) is State.READY
+            return Health.READY if self._pool.is_ready else Health.STARTING
+        if self._catalog.state(SINGLE_MODEL) is State.READY:
+            resident = self._catalog.describe(SINGLE_MODEL)
+            return Health.READY if len(resident.links) >= resident.workers else Health.DEGRADED
+        return Health.FAILED if self._catalog.state(SINGLE_MODEL) is State.FAILED else Health.STARTING
 
     async def _load_single(self) -> None:
         try:
@@ -153,6 +160,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         for task in self._tasks:
             task.cancel()
+        self._upkeep.close()
         self._catalog.close()
         await self._pool.close()
         self._unpacker.close()

@@ -1,27 +1,25 @@
-"""What the server can be told, by command line and by variables, with every name that earlier servers used.
+"""What the server can be told, in one table: its name, unit, default, meaning, and what earlier servers called it.
 
-The command line beats variables; of several variables for one thing the first in the table beats the others.
+A command-line option beats variables; of several variables for one thing the first in the table beats the others.
+`docs/serving.md` holds this table, generated.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from mooring.contract.errors import SettingError
 from mooring.contract.paths import ContainerPaths
 
 from .errors import MIB
-from .residency import Eviction
+from .eviction import Eviction
 
-DEFAULT_PORT = 8080
-# The platform sends at most 6 MB to a real-time endpoint, but more in batch jobs; earlier servers stopped at 6.5 MB.
-DEFAULT_MAX_BODY_BYTES = 25 * MIB
-# The platform gives up on an unload at 360 s, and kills 30 s after SIGTERM.
-UNLOAD_DRAIN_S = 340.0
-SHUTDOWN_DRAIN_S = 25
 # What the front door, zygote and an empty host need, and what a load may overshoot by.
 RESERVE_BYTES = 384 * MIB
+# The platform kills 30 s after SIGTERM.
+SHUTDOWN_DRAIN_S = 25
 
 
 class Mode(Enum):
@@ -33,19 +31,165 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Times and sizes that bound what one client or model can take."""
+class Setting:
+    """One thing the server can be told. `aliases` are earlier names, each with what turns its unit into ours."""
 
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    field: str
+    kind: type
+    meaning: str
+    aliases: Mapping[str, float]
+
+    @property
+    def variable(self) -> str:
+        """The variable that sets it."""
+        return f"MOORING_{self.field.upper()}"
+
+    @property
+    def option(self) -> str:
+        """The command-line option that sets it."""
+        return f"--{self.field.replace('_', '-')}"
+
+    def parse(self, name: str, text: str) -> Any:
+        """Read a value. Raises `SettingError` naming the variable or option, and what it should be."""
+        text = text.strip()
+        factor = self.aliases.get(name, 1)
+        if self.kind is bool:
+            if text.lower() not in ("true", "false", "1", "0"):
+                raise SettingError(name, text, "true or false")
+            return text.lower() in ("true", "1")
+        if self.kind is str:
+            return text
+        try:
+            number = float(text) * factor
+        except ValueError:
+            number = -1
+        if number < 0 or (self.kind is int and number != int(number)):
+            raise SettingError(name, text, "a whole number" if self.kind is int else "a number of seconds")
+        return int(number) if self.kind is int else number
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The settings that are numbers and switches, each in the unit its name says; 0 means never or none."""
+
+    port: int = 8080
+    default_accept: str = "application/json"
+    log_level: int = 20
+    # The platform sends at most 6 MB to a real-time endpoint, more in batch jobs; earlier servers stopped at 6.5 MB.
+    max_body_bytes: int = 25 * MIB
+    spool_bytes: int = 8 * MIB
+    workers: int = 1
     queue_length: int = 1000
+    overload_status: int = 503
     response_seconds: float = 60.0
+    stream_seconds: float = 480.0  # the platform ends a streamed answer at 8 minutes
     load_seconds: float = 340.0
-    drain_seconds: float = UNLOAD_DRAIN_S
+    drain_seconds: float = 340.0  # the platform gives up on an unload at 360 s
     keep_alive_seconds: float = 75.0  # longer than the 60 s of the load balancers in front
     header_seconds: float = 10.0
     body_bytes_per_second: int = 1024  # once a body has taken longer than header_seconds
     header_bytes: int = 64 * 1024
     header_count: int = 128
+    buffer_streams: bool = False
+    idle_seconds: float = 0.0
+    recycle_requests: int = 0
+    recycle_seconds: float = 0.0
+    recycle_growth_bytes: int = 0
+    budget_bytes: int = 0
+    max_concurrent_transforms: int = 0
+    enable_stateful_sessions: bool = False
+    session_seconds: float = 1200.0
+    sessions_path: str = "/dev/shm/mooring-sessions"  # noqa: S108 - made for this user alone
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("port", int, "the port to listen on", {"SAGEMAKER_BIND_TO_PORT": 1}),
+    Setting(
+        "default_accept",
+        str,
+        "what a client that accepts anything gets",
+        {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": 1},
+    ),
+    Setting("log_level", int, "10 debug, 20 info, 30 warnings", {"SAGEMAKER_CONTAINER_LOG_LEVEL": 1}),
+    Setting(
+        "max_body_bytes",
+        int,
+        "the largest request body",
+        {
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": MIB,
+            "SAGEMAKER_MAX_REQUEST_SIZE": 1,
+            "MMS_MAX_REQUEST_SIZE": 1,
+            "TS_MAX_REQUEST_SIZE": 1,
+            "MAX_CONTENT_LENGTH": 1,
+        },
+    ),
+    Setting("spool_bytes", int, "above this a body is kept in a file until its model takes it", {}),
+    Setting(
+        "workers",
+        int,
+        "processes of a model that brings code, unless its mooring.toml says otherwise",
+        {
+            "SAGEMAKER_MODEL_SERVER_WORKERS": 1,
+            "SAGEMAKER_NUM_MODEL_WORKERS": 1,
+            "SAGEMAKER_TS_MAX_WORKERS": 1,
+            "MMS_DEFAULT_WORKERS_PER_MODEL": 1,
+            "TS_DEFAULT_WORKERS_PER_MODEL": 1,
+        },
+    ),
+    Setting(
+        "queue_length",
+        int,
+        "requests that may be waiting for one model or be inside it",
+        {"SAGEMAKER_MODEL_JOB_QUEUE_SIZE": 1, "MMS_JOB_QUEUE_SIZE": 1, "TS_JOB_QUEUE_SIZE": 1},
+    ),
+    Setting("overload_status", int, "the status of a request that finds the queue full: 503 or 429", {}),
+    Setting(
+        "response_seconds",
+        float,
+        "how long a model may take to answer, or to begin a stream",
+        {
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": 1,
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT": 1,
+            "SAGEMAKER_TS_RESPONSE_TIMEOUT": 1,
+            # MMS reads its own default_response_timeout in minutes, by accident; everybody who sets it means seconds.
+            "MMS_DEFAULT_RESPONSE_TIMEOUT": 1,
+            "TS_DEFAULT_RESPONSE_TIMEOUT": 1,
+        },
+    ),
+    Setting("stream_seconds", float, "how long a streamed answer may take in all", {}),
+    Setting(
+        "load_seconds",
+        float,
+        "how long a model may take to load, its packages included",
+        {"SAGEMAKER_STARTUP_TIMEOUT": 1, "TS_DEFAULT_STARTUP_TIMEOUT": 1},
+    ),
+    Setting("drain_seconds", float, "how long an unload waits for requests under way", {}),
+    Setting("keep_alive_seconds", float, "how long an idle connection stays open", {}),
+    Setting("header_seconds", float, "how long a request's head may take to arrive", {}),
+    Setting("body_bytes_per_second", int, "slower bodies are given up", {}),
+    Setting("header_bytes", int, "the largest head of a request", {}),
+    Setting("header_count", int, "the most headers of a request", {}),
+    Setting("buffer_streams", bool, "answer whole, with a Content-Length, what handlers stream: async endpoints", {}),
+    Setting("idle_seconds", float, "unload a model that had no request for so long, with --repository; 0 never", {}),
+    Setting("recycle_requests", int, "replace a process after so many requests; 0 never", {}),
+    Setting("recycle_seconds", float, "replace a process after so long; 0 never", {}),
+    Setting("recycle_growth_bytes", int, "replace a process that has grown by so much; 0 never", {}),
+    Setting("budget_bytes", int, "memory for models; 0: the container's limit less a reserve", {}),
+    Setting(
+        "max_concurrent_transforms",
+        int,
+        "what /execution-parameters advises batch jobs; 0: one per worker",
+        {"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": 1},
+    ),
+    Setting(
+        "enable_stateful_sessions",
+        bool,
+        "answer requests that open sessions",
+        {"SAGEMAKER_ENABLE_STATEFUL_SESSIONS": 1},
+    ),
+    Setting("session_seconds", float, "how long a session lives", {"SAGEMAKER_SESSIONS_EXPIRATION": 1}),
+    Setting("sessions_path", str, "where sessions keep their folders", {"SAGEMAKER_SESSIONS_PATH": 1}),
+)
 
 
 @dataclass(frozen=True)
@@ -55,67 +199,58 @@ class ServerSettings:
     mode: Mode
     root: Path  # the model's folder or archive, or the folder that models lie below
     host: str = "0.0.0.0"  # noqa: S104 - the platform's probes come from outside the container
-    port: int = DEFAULT_PORT
     eviction: Eviction = Eviction.PLATFORM
-    budget_bytes: int | None = None  # default: the container's limit less a reserve
-    default_accept: str = "application/json"
-    log_level: int = 20
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
+
+    @property
+    def port(self) -> int:
+        """The port to listen on."""
+        return self.limits.port
+
+    def described(self) -> str:
+        """Return every setting with its value, one line, for the log."""
+        shown = " ".join(f"{item.name}={getattr(self.limits, item.name)}" for item in fields(self.limits))
+        return f"mode={self.mode.value} root={self.root} host={self.host} evict={self.eviction.value} {shown}"
 
 
-# Setting -> variables that give it, in order of precedence, each with what turns its unit into ours.
-MAX_BODY_BYTES = {
-    "SAGEMAKER_MAX_PAYLOAD_IN_MB": MIB,
-    "SAGEMAKER_MAX_REQUEST_SIZE": 1,
-    "MMS_MAX_REQUEST_SIZE": 1,
-    "TS_MAX_REQUEST_SIZE": 1,
-    "MAX_CONTENT_LENGTH": 1,
-}
-QUEUE_LENGTH = {"SAGEMAKER_MODEL_JOB_QUEUE_SIZE": 1, "MMS_JOB_QUEUE_SIZE": 1, "TS_JOB_QUEUE_SIZE": 1}
-# MMS reads its own default_response_timeout in minutes, by accident; everybody who sets it means seconds.
-RESPONSE_SECONDS = {
-    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": 1,
-    "SAGEMAKER_MODEL_SERVER_TIMEOUT": 1,
-    "SAGEMAKER_TS_RESPONSE_TIMEOUT": 1,
-    "MMS_DEFAULT_RESPONSE_TIMEOUT": 1,
-    "TS_DEFAULT_RESPONSE_TIMEOUT": 1,
-}
-LOAD_SECONDS = {"SAGEMAKER_STARTUP_TIMEOUT": 1, "TS_DEFAULT_STARTUP_TIMEOUT": 1}
-PORT = {"SAGEMAKER_BIND_TO_PORT": 1}
-LOG_LEVEL = {"SAGEMAKER_CONTAINER_LOG_LEVEL": 1}
+def limits(variables: Mapping[str, str], options: Mapping[str, str] | None = None) -> Limits:
+    """Return what variables and options (by field name) set. Raises `SettingError`."""
+    given: dict[str, Any] = {}
+    for setting in SETTINGS:
+        option = (options or {}).get(setting.field)
+        if option is not None:
+            given[setting.field] = setting.parse(setting.option, option)
+            continue
+        for name in (setting.variable, *setting.aliases):
+            if variables.get(name, "").strip():
+                given[setting.field] = setting.parse(name, variables[name])
+                break
+    made = replace(Limits(), **given)
+    if made.overload_status not in (429, 503):
+        raise SettingError("MOORING_OVERLOAD_STATUS", str(made.overload_status), "503 or 429")
+    for name in ("response_seconds", "load_seconds", "queue_length", "max_body_bytes", "workers"):
+        if not getattr(made, name):
+            raise SettingError(f"MOORING_{name.upper()}", "0", "more than 0")
+    return made
 
 
-def limits(variables: Mapping[str, str]) -> Limits:
-    """Return the limits that variables set. Raises `SettingError` naming the variable and what it should be."""
-    default = Limits()
-    return Limits(
-        max_body_bytes=whole_number(variables, MAX_BODY_BYTES, default.max_body_bytes),
-        queue_length=whole_number(variables, QUEUE_LENGTH, default.queue_length),
-        response_seconds=whole_number(variables, RESPONSE_SECONDS, int(default.response_seconds)),
-        load_seconds=whole_number(variables, LOAD_SECONDS, int(default.load_seconds)),
-    )
-
-
-def whole_number(variables: Mapping[str, str], names: Mapping[str, int], default: int) -> int:
-    """Return the first of the named variables that is set, in our unit. Raises `SettingError`."""
-    for name, factor in names.items():
-        given = variables.get(name, "").strip()
-        if given:
-            if not given.isdecimal() or int(given) == 0:
-                raise SettingError(name, given, "a whole number above 0")
-            return int(given) * factor
-    return default
-
-
-def from_variables(variables: Mapping[str, str]) -> ServerSettings:
+def from_variables(variables: Mapping[str, str], options: Mapping[str, str] | None = None) -> ServerSettings:
     """Return the settings of a container that the platform started. Raises `SettingError`."""
     paths = ContainerPaths.from_variables(variables)
     is_multi = variables.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
     return ServerSettings(
         mode=Mode.MULTI if is_multi else Mode.SINGLE,
         root=paths.models if is_multi else paths.model,
-        port=whole_number(variables, PORT, DEFAULT_PORT),
-        default_accept=variables.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or "application/json",
-        log_level=whole_number(variables, LOG_LEVEL, 20),
-        limits=limits(variables),
+        limits=limits(variables, options),
     )
+
+
+def table() -> str:
+    """Return the table of settings as Markdown."""
+    lines = ["| variable | option | default | meaning | also read |", "|---|---|---|---|---|"]
+    for setting in SETTINGS:
+        default = getattr(Limits(), setting.field)
+        also = ", ".join(f"`{name}`" + (" (MB)" if factor == MIB else "") for name, factor in setting.aliases.items())
+        shown = str(default).lower() if isinstance(default, bool) else default
+        lines.append(f"| `{setting.variable}` | `{setting.option}` | {shown} | {setting.meaning} | {also} |")
+    return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ It starts no thread pool, opens no session and touches no GPU, so that its child
 forked, from the front door, and speaks over one packet socket: `fork` comes in; `ready`, `forked` and `exited` go out.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -17,14 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from mooring.contract.environment import process_variables
+from mooring.handler.resolve import Backend
 
 from . import host
+from .host import HostTerms
 
-# What the shared hosts need. Code models import the rest themselves, in their own process.
-PRELOADED = ("numpy", "orjson", "PIL.Image", "onnxruntime", "mooring.handler.load", "mooring.handler.defaults.onnx")
+# What hosts need, by backend. Code models import the rest themselves, in their own process.
+PRELOADED = {
+    Backend.ONNX: (
+        "numpy",
+        "orjson",
+        "PIL.Image",
+        "onnxruntime",
+        "mooring.handler.load",
+        "mooring.handler.defaults.onnx",
+    ),
+    Backend.TORCH: ("numpy", "orjson", "PIL.Image", "torch", "mooring.handler.load", "transformers"),
+}
 
 PR_SET_PDEATHSIG = 1
 MAX_PACKET = 1 << 16
+# A model that brings packages of its own starts from a fresh interpreter, since what is imported stays imported.
+LAYERED_HOST = "mooring.serving.layered_host"
 
 
 def main() -> None:
@@ -34,8 +49,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     # A terminal's Ctrl-C goes to the whole group; only the front door decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in PRELOADED:
-        importlib.import_module(name)
+    for name in PRELOADED[Backend(sys.argv[3])]:
+        with contextlib.suppress(ModuleNotFoundError):  # an image without transformers still serves what it can
+            importlib.import_module(name)
     # Everything imported so far lives for ever: keep the collector from touching, and so copying, its pages.
     gc.collect()
     gc.freeze()
@@ -97,12 +113,23 @@ class Zygote:
             self._wakeup.close()
             self._wakeup_end.close()
             self._control.close()
-            status = host.run(listener, self._life, request["threads"], self._variables)
+            if request["requirements"]:
+                self._execute_layered(listener, request)
+            terms = HostTerms(request["threads"], request["is_shared"], request["gpu_id"], self._variables)
+            status = host.run(listener, self._life, terms)
         finally:
             # Not sys.exit: the zygote's own clean-up code must not run twice.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+
+    def _execute_layered(self, listener: socket.socket, request: dict[str, Any]) -> None:
+        """Become a fresh interpreter that installs the model's packages before it is a host. Never returns."""
+        os.set_inheritable(listener.fileno(), True)
+        os.set_inheritable(self._life, True)
+        given = {"listener": listener.fileno(), "life": self._life, **request}
+        command = [sys.executable, "-P", "-m", LAYERED_HOST, json.dumps(given)]
+        os.execve(sys.executable, command, self._variables)  # noqa: S606 - an argument list, no shell
 
     def _on_child(self) -> None:
         self._wakeup.recv(4096)

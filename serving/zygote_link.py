@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .host_link import HostLink
+from mooring.handler.resolve import Backend
+
+from .host_link import HostLink, HostPlan
 from .zygote import MAX_PACKET
 
 logger = logging.getLogger(__name__)
@@ -44,11 +46,13 @@ class ZygoteLink:
 
     def __init__(
         self,
+        backend: Backend,
         variables: Mapping[str, str],
         life: int,
         on_exit: Callable[[int, int], None],
         on_end: Callable[[], None],
     ) -> None:
+        self._backend = backend
         self._variables = {**HOST_VARIABLES, **variables}
         self._life = life
         self._on_exit = on_exit
@@ -65,7 +69,8 @@ class ZygoteLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.set_inheritable(theirs.fileno(), True)
         os.set_inheritable(self._life, True)
-        command = [sys.executable, "-P", "-m", "mooring.serving.zygote", str(theirs.fileno()), str(self._life)]
+        command = [sys.executable, "-P", "-m", "mooring.serving.zygote"]
+        command += [str(theirs.fileno()), str(self._life), self._backend.value]
         # posix_spawn, not subprocess: the front door reaps all its children itself, and subprocess would race it.
         self.pid = os.posix_spawn(sys.executable, command, self._variables)
         theirs.close()
@@ -77,7 +82,7 @@ class ZygoteLink:
         assert self._control is not None
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._on_packet)
 
-    async def fork(self, address: Path, threads: int, born: Callable[[int], HostLink]) -> HostLink:
+    async def fork(self, address: Path, threads: int, plan: HostPlan, born: Callable[[int], HostLink]) -> HostLink:
         """Fork a host that listens on `address`, and return what `born(pid)` makes of it. Raises `ZygoteDiedError`.
 
         `born` runs before any later news of that pid is read, so an early death is never missed.
@@ -88,7 +93,15 @@ class ZygoteLink:
         ticket = next(self._tickets)
         future: asyncio.Future[HostLink] = asyncio.get_running_loop().create_future()
         self._forks[ticket] = (future, born)
-        self._control.send(json.dumps({"ticket": ticket, "address": str(address), "threads": threads}).encode())
+        request = {
+            "ticket": ticket,
+            "address": str(address),
+            "threads": threads,
+            "is_shared": plan.is_shared,
+            "gpu_id": plan.gpu_id,
+            "requirements": str(plan.requirements or ""),
+        }
+        self._control.send(json.dumps(request).encode())
         return await future
 
     def _on_packet(self) -> None:

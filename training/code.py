@@ -1,42 +1,22 @@
 """The user's code: fetched to where the platform expects it, with what it requires installed. Run before any rank."""
 
-import importlib.metadata
 import logging
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
+from mooring.artifact import requirements
 from mooring.artifact.archive import extract
+from mooring.artifact.requirements import REQUIREMENTS, WHEELS
 from mooring.artifact.store import fetch, is_s3
 from mooring.contract.environment import TrainingEnvironment
-from mooring.contract.errors import UserCodeError
 
 from .entry_point import EntryPointError, is_package
 
 logger = logging.getLogger(__name__)
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
-REQUIREMENTS = "requirements.txt"
-WHEELS = "wheels"
-# What an image was built around: no requirement of a script may replace it.
-PINNED = ("torch", "torchvision", "torchaudio", "mooring")
-REPOSITORY_VARIABLE = "CA_REPOSITORY_ARN"
-TAIL_LINES = 8
-
-
-class InstallError(UserCodeError):
-    """What the code requires cannot be installed."""
-
-    def __init__(self, command: str, output: str) -> None:
-        self.output = output
-        tail = "\n".join(output.strip().splitlines()[-TAIL_LINES:])
-        super().__init__(
-            f"{command} failed. Without network, put the wheels into a folder '{WHEELS}' beside {REQUIREMENTS}.\n{tail}"
-        )
 
 
 def needs_preparation(environment: TrainingEnvironment) -> bool:
@@ -109,63 +89,5 @@ def install(program: str, code: Path, variables: Mapping[str, str]) -> None:
     wanted = [str(code)] if is_package(program, code) else []
     if (code / REQUIREMENTS).is_file():
         wanted += ["-r", str(code / REQUIREMENTS)]
-    if not wanted:
-        return
-    with tempfile.TemporaryDirectory(prefix="mooring-pip-") as folder:
-        constraints = Path(folder) / "constraints.txt"
-        constraints.write_text("".join(_installed_pins()), encoding="utf-8")
-        options = ["-c", str(constraints)]
-        wheels = code / WHEELS
-        if wheels.is_dir():
-            options += ["--no-index", "--find-links", str(wheels)]
-        elif REPOSITORY_VARIABLE in variables:
-            options += ["--index-url", _code_artifact(variables[REPOSITORY_VARIABLE])]
-        _run(wanted, options)
-
-
-def _run(wanted: list[str], options: list[str]) -> None:
-    """Install with uv if it is there, else with pip. What it prints is passed on, and kept for the error."""
-    uv = shutil.which("uv")
-    start = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    shown = f"{'uv ' if uv else ''}pip install {' '.join(wanted)}"
-    logger.info("%s", shown)
-    process = subprocess.Popen(
-        [*start, *options, *wanted], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        sys.stderr.write(line)
-        lines.append(line)
-    if process.wait() != 0:
-        raise InstallError(shown, "".join(lines))
-
-
-def _installed_pins() -> list[str]:
-    pins = []
-    for name in PINNED:
-        try:
-            pins.append(f"{name}=={importlib.metadata.version(name)}\n")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return pins
-
-
-def _code_artifact(arn: str) -> str:
-    """Return the index address of an AWS CodeArtifact repository, with a token that is good for some hours."""
-    # arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/REPOSITORY
-    parts = arn.split(":")
-    names = parts[-1].split("/")
-    if len(parts) != 6 or len(names) != 3:
-        raise EntryPointError(
-            f'{REPOSITORY_VARIABLE} is "{arn}"; expected arn:aws:codeartifact:REGION:ACCOUNT:repository/DOMAIN/NAME.'
-        )
-    import boto3
-
-    region, account, (_, domain, repository) = parts[3], parts[4], names
-    client = boto3.client("codeartifact", region_name=region)
-    token = client.get_authorization_token(domain=domain, domainOwner=account)["authorizationToken"]
-    endpoint = client.get_repository_endpoint(domain=domain, domainOwner=account, repository=repository, format="pypi")[
-        "repositoryEndpoint"
-    ]
-    return f"https://aws:{quote(token)}@{endpoint.removeprefix('https://')}simple/"
+    if wanted:
+        requirements.install(wanted, code / WHEELS, variables)

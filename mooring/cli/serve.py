@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,19 +21,21 @@ with SAGEMAKER_MULTI_MODEL=true, whatever models the platform loads and unloads,
                                POST /models/NAME/invoke
 """
 EPILOG = """\
-variables:
-  SAGEMAKER_BIND_TO_PORT                   the port, unless --port is given
-  SAGEMAKER_MULTI_MODEL=true               multi-model mode
-  SAGEMAKER_MAX_PAYLOAD_IN_MB              the largest request body (default 25)
-  SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS   how long a model may take to answer (default 60)
-  SAGEMAKER_STARTUP_TIMEOUT                how long a model may take to load (default 340)
-  SAGEMAKER_MODEL_JOB_QUEUE_SIZE           requests that may wait for one model (default 1000)
-  SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT     what a client without Accept gets (default application/json)
-  SAGEMAKER_PROGRAM                        the handler in a model's code folder (default inference.py)
+Every setting is also read from a variable: --response-seconds from MOORING_RESPONSE_SECONDS, and from the names that
+earlier servers gave it (docs/serving.md lists them). Others:
+  SAGEMAKER_MULTI_MODEL=true   multi-model mode
+  MOORING_ENGINE               mooring or mms, unless --engine is given
+  SAGEMAKER_PROGRAM            the handler script in a model's code folder (default inference.py)
+  SAGEMAKER_HANDLER            an entry point, module:function, as for multi-model-server
+  HF_TASK                      what a transformers model does, where its config.json does not say
+
+example: serve --repository ./models --budget-bytes 2G --idle-seconds 600
 
 exit codes: 0 after SIGTERM or SIGINT, 1 if the model cannot be served or the port is taken, 2 for wrong usage
 """
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+ENGINES = ("mooring", "mms")
+ENGINE_VARIABLE = "MOORING_ENGINE"
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def main() -> None:
@@ -47,63 +50,78 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
+    from mooring.serving.settings import SETTINGS, Limits
+
     made = argparse.ArgumentParser(
         prog="serve", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = made.add_mutually_exclusive_group()
     what.add_argument("--model", metavar="DIR|ARCHIVE", type=Path, help="serve this one model")
     what.add_argument("--repository", metavar="DIR", type=Path, help="serve the models in this folder")
-    made.add_argument("--host", help="address to listen on (default 127.0.0.1 with --model or --repository)")
-    made.add_argument("--port", type=int, help="port to listen on (default 8080)")
     made.add_argument(
-        "--budget", metavar="BYTES", type=size, help="memory for models, e.g. 2G (default: the machine's)"
+        "--engine",
+        choices=ENGINES,
+        help=f"what serves: this server, or multi-model-server with the same handlers (default {ENGINES[0]})",
     )
+    made.add_argument("--host", help="address to listen on (default 127.0.0.1 with --model or --repository)")
     made.add_argument(
         "--evict",
-        choices=["lru", "never"],
-        default="lru",
-        help="who makes room when memory is short, with --repository (default lru: the least recently used idle model)",
+        choices=["reuse", "lru", "never"],
+        default="reuse",
+        help="which idle model makes room when memory is short, with --repository: the one wanted again last (reuse), "
+        "or the least recently used",
     )
+    group = made.add_argument_group("settings")
+    for setting in SETTINGS:
+        metavar = {int: "N", float: "SECONDS", bool: "true|false", str: "TEXT"}[setting.kind]
+        default = getattr(Limits(), setting.field)
+        group.add_argument(setting.option, metavar=metavar, help=f"{setting.meaning} (default {default})")
     return made
 
 
-def size(text: str) -> int:
-    """Read a number of bytes such as 512M or 2G."""
-    unit = text[-1:].upper() if text[-1:].isalpha() else ""
-    digits = text[: len(text) - len(unit)]
-    if unit not in UNITS or not digits.isdecimal() or int(digits) == 0:
-        raise argparse.ArgumentTypeError(f'"{text}" is no size; give bytes, or a number with K, M or G, such as 512M')
-    return int(digits) * UNITS[unit]
+def with_units(text: str) -> str:
+    """Write out a number of bytes such as 512M or 2G."""
+    unit = UNITS.get(text[-1:].upper())
+    return str(int(text[:-1]) * unit) if unit and text[:-1].isdecimal() else text
+
+
+def engine(option: str | None, variables: Mapping[str, str]) -> str:
+    """Return the engine that is asked for. Raises `SettingError` for a variable that names none."""
+    named = option or variables.get(ENGINE_VARIABLE) or ENGINES[0]
+    if named not in ENGINES:
+        raise SettingError(ENGINE_VARIABLE, named, " or ".join(ENGINES))
+    return named
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit code. Raises `MooringError` for what the operator must mend."""
-    from mooring.serving.residency import Eviction
-    from mooring.serving.settings import Mode, from_variables
+    from mooring.serving.eviction import Eviction
+    from mooring.serving.settings import SETTINGS, Mode, from_variables
 
     variables = process_variables()
-    settings = from_variables(variables)
+    given = {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
+    options = {name: with_units(value) if name.endswith("_bytes") else value for name, value in given.items() if value}
+    settings = from_variables(variables, options)
     local = arguments.model or arguments.repository
     if local is not None:
         if not local.exists():
             raise SettingError("--model" if arguments.model else "--repository", str(local), "a path that exists")
         settings = replace(settings, mode=Mode.SINGLE if arguments.model else Mode.REPOSITORY, root=local.resolve())
         settings = replace(settings, host="127.0.0.1")
-    if arguments.repository is not None and arguments.evict == "lru":
-        settings = replace(settings, eviction=Eviction.LRU)
-    settings = replace(
-        settings,
-        host=arguments.host or settings.host,
-        port=arguments.port or settings.port,
-        budget_bytes=arguments.budget,
-    )
-    logging.basicConfig(level=settings.log_level, format=LOG_FORMAT, stream=sys.stderr)
+    if arguments.repository is not None and arguments.evict != "never":
+        settings = replace(settings, eviction=Eviction(arguments.evict))
+    settings = replace(settings, host=arguments.host or settings.host)
+    logging.basicConfig(level=settings.limits.log_level, format=LOG_FORMAT, stream=sys.stderr)
+    if engine(arguments.engine, variables) == "mms":
+        from mooring.serving import mms_engine
+
+        return mms_engine.serve(settings, variables)
     # The zygote's imports take longest, so it is started before the web framework is imported.
     from mooring.serving.pool import make_pool
     from mooring.serving.socket_binding import bind
 
     listener = bind(settings.host, settings.port)
-    pool = make_pool(variables)
+    pool = make_pool(variables, settings.limits)
     pool.start()
     from mooring.serving.server import serve
 

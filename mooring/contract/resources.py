@@ -65,6 +65,18 @@ def gpu_count() -> int:
     return sum(line.startswith("GPU") for line in _output("nvidia-smi", "--list-gpus").splitlines())
 
 
+def gpu_memory_bytes() -> dict[int, tuple[int, int]]:
+    """Return total and free memory of each NVIDIA GPU by the driver's index; empty without a driver."""
+    query = ("--query-gpu=index,memory.total,memory.free", "--format=csv,noheader,nounits")  # in MiB
+    memory = {}
+    for line in _output("nvidia-smi", *query).splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 3 and all(field.isdecimal() for field in fields):
+            index, total, free = (int(field) for field in fields)
+            memory[index] = (total << 20, free << 20)
+    return memory
+
+
 def neuron_count() -> int:
     """Return the number of AWS Neuron cores, 0 without a driver."""
     try:

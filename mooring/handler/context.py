@@ -1,19 +1,29 @@
-"""The context that handler functions may ask for: what was sent with the request, and what goes with its answer."""
+"""The context that handlers may ask for: what was sent with a request, and what goes with its answer.
 
-from collections.abc import Mapping
+Made anew for each call, so that what a handler reads is this request's and nobody else's; the methods are those of
+multi-model-server and TorchServe. `idx` is the place of a request in a batch.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mooring import __version__
 
-from .protocol import InferenceRequest
+from .protocol import InferenceRequest, InferenceResponse
+
+logger = logging.getLogger("mooring.metrics")
 
 
 class RequestProperties:
-    """One request's headers, under the method names that handlers of the earlier servers call."""
+    """One request's headers, and its answer's, under the method names that handlers of the earlier servers call."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = headers
+        self.response_headers: dict[str, str] = {}
+        self.response_content_type: str | None = None
+        self.response_status = 200
 
     def get_request_properties(self) -> dict[str, str]:
         """Return all headers."""
@@ -23,45 +33,130 @@ class RequestProperties:
         """Return one header, whatever its case."""
         return self._headers.get(key.lower())
 
-
-class Context:
-    """Made anew for each request, so that what a handler reads is this request's and nobody else's."""
-
-    def __init__(self, model_dir: Path, request: InferenceRequest | None = None, gpu_id: int | None = None) -> None:
-        self.model_name = model_dir.name
-        self.manifest: dict[str, Any] = {}
-        self.system_properties = {
-            "model_dir": str(model_dir),
-            "gpu_id": gpu_id,
-            "batch_size": 1,
-            "server_name": "mooring",
-            "server_version": __version__,
-        }
-        self.request_processor = [RequestProperties(request.headers if request else {})]
-        self.response_headers: dict[str, str] = {}
-        self.response_content_type: str | None = None
-        self.response_status = 200
-
-    def get_request_header(self, idx: int, key: str) -> str | None:
-        """Return a header of the request."""
-        return self.request_processor[idx].get_request_property(key)
-
-    def get_all_request_header(self, idx: int) -> dict[str, str]:
-        """Return all headers of the request."""
-        return self.request_processor[idx].get_request_properties()
-
-    def get_request_id(self, idx: int = 0) -> str | None:
-        """Return the platform's id of the request, if it gave one."""
-        return self.get_request_header(idx, "x-amzn-sagemaker-inference-id")
-
-    def set_response_content_type(self, idx: int, value: str) -> None:
-        """Say what the answer is, over what the function returns."""
-        self.response_content_type = value
-
-    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+    def report_status(self, code: int, reason_phrase: str | None = None) -> None:
         """Set the answer's status code; HTTP clients do not look at the phrase."""
         self.response_status = code
 
-    def set_response_header(self, idx: int, key: str, value: str) -> None:
+    def add_response_property(self, key: str, value: str) -> None:
         """Add a header to the answer."""
-        self.response_headers[key.lower()] = value
+        if key.lower() == "content-type":
+            self.response_content_type = value
+        else:
+            self.response_headers[key.lower()] = value
+
+    def get_response_headers(self) -> dict[str, str]:
+        """Return the headers that were added."""
+        return dict(self.response_headers)
+
+
+class Metrics:
+    """What a handler counts and measures: each becomes a line of the log."""
+
+    def __init__(self, model_name: str) -> None:
+        self._model_name = model_name
+
+    def add_metric(self, name: str, value: Any, unit: str = "", idx: int | None = None, **_: Any) -> None:
+        """Log any metric."""
+        logger.info("%s.%s:%s|model:%s", name, unit or "count", value, self._model_name)
+
+    def add_counter(self, name: str, value: Any, idx: int | None = None, **_: Any) -> None:
+        """Log a count."""
+        self.add_metric(name, value)
+
+    def add_time(self, name: str, value: Any, idx: int | None = None, unit: str = "ms", **_: Any) -> None:
+        """Log a duration."""
+        self.add_metric(name, value, unit)
+
+    def add_size(self, name: str, value: Any, idx: int | None = None, unit: str = "MB", **_: Any) -> None:
+        """Log a size."""
+        self.add_metric(name, value, unit)
+
+    def add_percent(self, name: str, value: Any, idx: int | None = None, **_: Any) -> None:
+        """Log a share."""
+        self.add_metric(name, value, "percent")
+
+    def add_error(self, name: str, value: Any, **_: Any) -> None:
+        """Log an error."""
+        self.add_metric(name, value, "error")
+
+
+class Context:
+    """What a handler may know of the requests it answers, of its model and of its machine."""
+
+    def __init__(
+        self,
+        model_dir: Path,
+        requests: Sequence[InferenceRequest] = (),
+        *,
+        gpu_id: int | None = None,
+        manifest: Mapping[str, Any] | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        self.model_name = model_dir.name
+        self.manifest = dict(manifest or {})
+        self.system_properties = {
+            "model_dir": str(model_dir),
+            "gpu_id": gpu_id,
+            "batch_size": batch_size,
+            "server_name": "mooring",
+            "server_version": __version__,
+        }
+        self.request_processor = [RequestProperties(request.headers) for request in requests] or [RequestProperties({})]
+        self.metrics = Metrics(self.model_name)
+        self._requests = requests
+
+    def is_cancelled(self, idx: int = 0) -> bool:
+        """Whether the client is gone; a handler that computes for long may ask now and then, and stop."""
+        return idx < len(self._requests) and self._requests[idx].is_cancelled()
+
+    def get_request_header(self, idx: int, key: str) -> str | None:
+        """Return a header of a request."""
+        return self.request_processor[idx].get_request_property(key)
+
+    def get_all_request_header(self, idx: int) -> dict[str, str]:
+        """Return all headers of a request."""
+        return self.request_processor[idx].get_request_properties()
+
+    def get_request_id(self, idx: int = 0) -> str | None:
+        """Return the platform's id of a request, if it gave one."""
+        return self.get_request_header(idx, "x-amzn-sagemaker-inference-id")
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        """Say what an answer is, over what the function returns."""
+        self.request_processor[idx].response_content_type = value
+
+    def get_response_content_type(self, idx: int) -> str | None:
+        """Return what was set, None if nothing was."""
+        return self.request_processor[idx].response_content_type
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        """Set an answer's status code; HTTP clients do not look at the phrase."""
+        self.request_processor[idx].report_status(code, phrase)
+
+    def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
+        """Set the status code of every answer."""
+        for properties in self.request_processor:
+            properties.report_status(code, phrase)
+
+    def get_response_status(self, idx: int) -> tuple[int, str]:
+        """Return an answer's status code and phrase."""
+        return self.request_processor[idx].response_status, ""
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        """Add a header to an answer."""
+        self.request_processor[idx].add_response_property(key, value)
+
+    def get_response_headers(self, idx: int) -> dict[str, str]:
+        """Return the headers that were added to an answer."""
+        return self.request_processor[idx].get_response_headers()
+
+    def response(self, body: bytes, content_type: str, idx: int = 0, chunks: Any = None) -> InferenceResponse:
+        """Return an answer with what was set for it here."""
+        properties = self.request_processor[idx]
+        return InferenceResponse(
+            body,
+            properties.response_content_type or content_type or "application/json",
+            properties.response_status,
+            properties.response_headers,
+            chunks,
+        )

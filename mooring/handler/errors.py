@@ -55,7 +55,8 @@ class ModelFolderError(UserCodeError):
         self.looked_for = tuple(looked_for)
         self.found = tuple(found)
         shown = ", ".join(self.found[:20]) + (", …" if len(self.found) > 20 else "")
-        super().__init__(f"{problem} Looked for: {', '.join(self.looked_for)}. Found: {shown or 'nothing'}.")
+        looked = f" Looked for: {', '.join(self.looked_for)}." if self.looked_for else ""
+        super().__init__(f"{problem}{looked} Found: {shown or 'nothing'}.")
 
 
 class ModelLoadError(UserCodeError):
@@ -77,3 +78,35 @@ class ModelConfigError(UserCodeError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__(f"mooring.toml: {'; '.join(self.problems)}.")
+
+
+class WarmUpError(UserCodeError):
+    """A model failed on a sample of its own."""
+
+    def __init__(self, sample: str, problem: str) -> None:
+        self.sample = sample
+        self.problem = problem
+        super().__init__(f"Warm-up sample {sample} failed: {problem}")
+
+
+class CancelledRequestError(CallerError):
+    """The client left before its request was begun; nobody reads this."""
+
+    def __init__(self) -> None:
+        super().__init__("The client left before the request was begun.")
+
+
+class LoadCancelledError(CallerError):
+    """A model was unloaded while it was still loading."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        super().__init__(f"Model '{name}' was unloaded while it was loading.")
+
+
+class HandlerStatusError(UserCodeError):
+    """A handler chose the status and the message that its client gets."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)

@@ -1,21 +1,33 @@
 """Loading the handler that was chosen, with the heavy library that it needs."""
 
-from pathlib import Path
-
 from .protocol import Handler
-from .resolve import HandlerChoice, HandlerKind, model_root
+from .resolve import HandlerChoice, HandlerKind
 from .terms import LoadTerms
 
 
-def load_handler(choice: HandlerChoice, model_dir: Path, terms: LoadTerms) -> Handler:
+def load_handler(choice: HandlerChoice, terms: LoadTerms) -> Handler:
     """Return a loaded model.
 
     Raises `ModelLoadError` for a damaged file, `HandlerError` for code that fails.
     """
-    if choice.kind is HandlerKind.ONNX:
-        from .defaults.onnx import OnnxHandler
+    match choice.kind:
+        case HandlerKind.ONNX:
+            from .defaults.onnx import OnnxHandler
 
-        return OnnxHandler.load(choice.files[0], terms.threads)
-    from .functions import FunctionHandler
+            return OnnxHandler.load(choice.files[0], terms.threads)
+        case HandlerKind.TRANSFORMERS:
+            from .defaults.transformers import TransformersHandler
 
-    return FunctionHandler.load(choice.files[0], model_root(model_dir))
+            return TransformersHandler.load(choice.root, terms)
+        case HandlerKind.EXPORTED | HandlerKind.TORCHSCRIPT:
+            from .defaults.torch_program import TorchProgramHandler
+
+            return TorchProgramHandler.load(choice.files[0], terms)
+        case HandlerKind.SERVICE:
+            from .service import load_service
+
+            return load_service(choice.entry, choice.root, terms)
+        case HandlerKind.FUNCTIONS:
+            from .service import load_user_code
+
+            return load_user_code(choice.files[0], choice.root, terms)

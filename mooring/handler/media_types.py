@@ -10,6 +10,13 @@ CSV = "text/csv"
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
 IMAGE = "application/x-image"
+OCTETS = "application/octet-stream"
+TEXT = "text/plain"
+MULTIPART = "multipart/form-data"
+FORM = "application/x-www-form-urlencoded"
+EVENT_STREAM = "text/event-stream"
+# What the Open Inference Protocol sends, between the front door and hosts.
+OPEN_INFERENCE = "application/vnd.mooring.open-inference+json"
 
 
 @dataclass(frozen=True)

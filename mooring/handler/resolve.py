@@ -1,23 +1,38 @@
-"""Which handler a model gets, by what lies in its folder. Looks at names only: the front door can afford it."""
+"""Which handler a model gets, by what lies in its folder. Looks at names and small files only, never imports anything.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+The first rule that applies decides. What each of the others said is kept, so that `mooring doctor` can tell it.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from .errors import ModelFolderError
+from .model_config import FILE_NAME, ModelConfig
+from .service_entry import find_entry
+from .tasks import TaskError, task_of_folder
 
 DEFAULT_PROGRAM = "inference.py"
+# Variables that name the handler script, in order of precedence.
+PROGRAM_VARIABLES = ("SAGEMAKER_PROGRAM", "CUSTOM_SCRIPT_FILENAME")
 # Files that an .onnx file may keep its weights in.
 WEIGHT_SUFFIXES = frozenset({".data", ".bin", ".weights"})
-LOOKED_FOR = (f"code/{DEFAULT_PROGRAM}", "model.onnx", "any one .onnx file")
+TRUE = frozenset({"true", "1", "yes"})
+# Modules that are slow to import, and that a zygote may have imported already.
+HEAVY_IMPORT = re.compile(r"^\s*(?:import|from)\s+(?:torch|transformers)\b", re.MULTILINE)
 
 
 class HandlerKind(Enum):
     """The handlers there are."""
 
     FUNCTIONS = "functions"  # code/inference.py
+    SERVICE = "service"  # an entry point as multi-model-server's
+    TRANSFORMERS = "transformers"
     ONNX = "onnx"
+    EXPORTED = "torch.export"
+    TORCHSCRIPT = "torchscript"
 
 
 class Isolation(Enum):
@@ -27,59 +42,236 @@ class Isolation(Enum):
     OWN = "own"
 
 
+class Backend(Enum):
+    """What a host needs to have imported before it is forked."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
+CODE = frozenset({HandlerKind.FUNCTIONS, HandlerKind.SERVICE})
+# Their operators can touch files, so they share a process only where somebody vouches for them.
+PROGRAMS = frozenset({HandlerKind.EXPORTED, HandlerKind.TORCHSCRIPT})
+
+
 @dataclass(frozen=True)
 class HandlerChoice:
     """The handler for a model folder, the files it will read, and why it was chosen."""
 
     kind: HandlerKind
+    root: Path  # where the model really lies
     files: tuple[Path, ...]
     reason: str
+    config: ModelConfig
+    entry: str = ""  # of a service: `module:function`
+    task: str = ""  # of a transformers model
+    isolation: Isolation = Isolation.OWN
+    backend: Backend = Backend.ONNX
+    requirements: Path | None = None
+    passed_over: tuple[str, ...] = ()  # what the rules before and after it said
 
     @property
-    def isolation(self) -> Isolation:
-        """A model that brings code gets a process of its own: module names, globals and crashes stay its own."""
-        return Isolation.OWN if self.kind is HandlerKind.FUNCTIONS else Isolation.SHARED
+    def artifact_bytes(self) -> int:
+        """The size of the files that the model reads."""
+        return sum(file.stat().st_size for file in self.files if file.is_file())
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A model's folder as the rules see it."""
+
+    root: Path
+    variables: Mapping[str, str]
+    config: ModelConfig
+
+    def is_true(self, variable: str) -> bool:
+        return self.variables.get(variable, "").lower() in TRUE
+
+    @property
+    def program(self) -> str | None:
+        """The script that somebody named, None where nobody did."""
+        named = (self.variables.get(name) for name in PROGRAM_VARIABLES)
+        return self.config.handler or next(filter(None, named), None)
+
+    @property
+    def code_folders(self) -> Iterator[Path]:
+        """Where a script may lie, nearest first: with the model, then baked into the image."""
+        yield self.root / "code"
+        yield self.root
+        submitted = self.variables.get("SAGEMAKER_SUBMIT_DIRECTORY", "")
+        if submitted.startswith("/"):
+            yield Path(submitted)
+
+    def all_files(self) -> tuple[Path, ...]:
+        return tuple(path for path in sorted(self.root.rglob("*")) if path.is_file())
+
+
+Rule = Callable[[_Folder], HandlerChoice | str]
 
 
 def choose_handler(model_dir: Path, variables: Mapping[str, str]) -> HandlerChoice:
-    """Return the handler for a model folder. Raises `ModelFolderError` saying what was looked for and found."""
-    folder = model_root(model_dir)
-    program = variables.get("SAGEMAKER_PROGRAM")
-    script = folder / "code" / (program or DEFAULT_PROGRAM)
-    if script.is_file():
-        others = (path for path in folder.rglob("*") if path.is_file() and path != script)
-        return HandlerChoice(HandlerKind.FUNCTIONS, (script, *others), f"its code is {script.relative_to(folder)}")
-    if program and (folder / "code").is_dir():
-        problem = f"SAGEMAKER_PROGRAM names code/{program}, which is not there."
-        raise ModelFolderError(problem, [f"code/{program}"], _names(folder))
-    return _choose_onnx(folder)
+    """Return the handler for a model folder.
 
-
-def _choose_onnx(folder: Path) -> HandlerChoice:
-    files = _onnx_files(folder)
-    preferred = [file for file in files if file.name == "model.onnx"] or files
-    if len(preferred) == 1:
-        model = preferred[0]
-        weights = (path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file())
-        return HandlerChoice(HandlerKind.ONNX, (model, *weights), f"it holds {model.name} and no code")
-    problem = (
-        f"There are {len(files)} .onnx files and none is called model.onnx." if files else "Nothing here is a model."
-    )
-    raise ModelFolderError(problem, LOOKED_FOR, _names(folder))
+    Raises `ModelFolderError` saying what was looked for and found, `ModelConfigError` for a bad mooring.toml.
+    """
+    root = model_root(model_dir)
+    folder = _Folder(root, variables, ModelConfig.load(root))
+    passed_over = []
+    chosen = None
+    for rule in RULES:
+        result = rule(folder)
+        if isinstance(result, str):
+            passed_over.append(result)
+        elif chosen is None:
+            chosen = result
+        else:
+            passed_over.append(f"{result.reason}, but the other comes first")
+    if chosen is None:
+        raise ModelFolderError(f"Nothing here is a model: {'; '.join(passed_over)}.", [], _names(root))
+    requirements = next((file for file in _requirements(folder, chosen) if file.is_file()), None)
+    isolation = Isolation.OWN if requirements is not None else chosen.isolation
+    return replace(chosen, requirements=requirements, isolation=isolation, passed_over=tuple(passed_over))
 
 
 def model_root(model_dir: Path) -> Path:
     """Return where the model really lies: an archive packed with its outer folder has one folder at its root."""
     if not model_dir.is_dir():
         return model_dir
-    entries = list(model_dir.iterdir())
-    if len(entries) == 1 and entries[0].is_dir() and entries[0].name != "code":
+    entries = [entry for entry in model_dir.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    if len(entries) == 1 and entries[0].is_dir() and entries[0].name not in ("code", "MAR-INF"):
         return entries[0]
     return model_dir
 
 
-def _onnx_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.onnx"))
+# --- rules, in order --------------------------------------------------------------------------------------------------
+
+
+def _service(folder: _Folder) -> HandlerChoice | str:
+    entry = find_entry(folder.root, folder.config, folder.variables)
+    if entry is None:
+        return f"no entry point module:function in {FILE_NAME}, SAGEMAKER_HANDLER or MAR-INF/MANIFEST.json"
+    return HandlerChoice(
+        HandlerKind.SERVICE,
+        folder.root,
+        folder.all_files(),
+        f"{entry.source} names the entry point {entry.target}",
+        folder.config,
+        entry=entry.target,
+        backend=_backend_of_code(folder.root),
+    )
+
+
+def _functions(folder: _Folder) -> HandlerChoice | str:
+    program = folder.program
+    name = program or DEFAULT_PROGRAM
+    for code in folder.code_folders:
+        script = code / name
+        if script.is_file() and (program or code.name == "code" or code != folder.root):
+            others = (path for path in folder.all_files() if path != script)
+            reason = f"its code is {_shown(script, folder.root)}"
+            backend = _backend_of_code(code)
+            config = folder.config
+            return HandlerChoice(HandlerKind.FUNCTIONS, folder.root, (script, *others), reason, config, backend=backend)
+    # A container's SAGEMAKER_PROGRAM is for all of its models; one without a code folder is meant to need none.
+    is_meant = (folder.root / "code").is_dir() or folder.config.handler or folder.is_true("MOORING_STRICT")
+    if program and is_meant:
+        raise ModelFolderError(f"The handler script {program} is named but not there.", [program], _names(folder.root))
+    return f"no code/{name}"
+
+
+def _transformers(folder: _Folder) -> HandlerChoice | str:
+    root = folder.root
+    weights = sorted((*root.glob("*.safetensors"), *root.glob("pytorch_model*.bin")))
+    if not (root / "config.json").is_file() or not weights:
+        return "no config.json with *.safetensors"
+    try:
+        task = task_of_folder(root, folder.config.task or folder.variables.get("HF_TASK"))
+    except TaskError as error:
+        raise ModelFolderError(str(error), ["a task"], _names(root)) from error
+    is_code = folder.is_true("HF_TRUST_REMOTE_CODE") and any(root.glob("*.py"))
+    return HandlerChoice(
+        HandlerKind.TRANSFORMERS,
+        root,
+        (*weights, *root.glob("*.json")),
+        f"it holds config.json and {weights[0].name}, for {task}",
+        folder.config,
+        task=task,
+        isolation=Isolation.OWN if is_code else Isolation.SHARED,
+        backend=Backend.TORCH,
+    )
+
+
+def _onnx(folder: _Folder) -> HandlerChoice | str:
+    file = _only(folder.root, "*.onnx", "model.onnx")
+    if isinstance(file, str):
+        return file
+    weights = (path for path in folder.root.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file())
+    reason = f"it holds {file.name} and no code"
+    return HandlerChoice(
+        HandlerKind.ONNX, folder.root, (file, *weights), reason, folder.config, isolation=Isolation.SHARED
+    )
+
+
+def _exported(folder: _Folder) -> HandlerChoice | str:
+    return _torch_program(folder, HandlerKind.EXPORTED, _only(folder.root, "*.pt2", "model.pt2"))
+
+
+def _torchscript(folder: _Folder) -> HandlerChoice | str:
+    file = _only(folder.root, "*.pt", "model.pt")
+    if isinstance(file, str) and not any(folder.root.glob("*.pt")):
+        file = _only(folder.root, "*.pth", "model.pth")
+    return _torch_program(folder, HandlerKind.TORCHSCRIPT, file)
+
+
+def _torch_program(folder: _Folder, kind: HandlerKind, file: Path | str) -> HandlerChoice | str:
+    if isinstance(file, str):
+        return file
+    is_trusted = folder.config.trusted or folder.is_true("MOORING_TRUST_TORCH_PROGRAMS")
+    return HandlerChoice(
+        kind,
+        folder.root,
+        (file,),
+        f"it holds {file.name} and no code",
+        folder.config,
+        isolation=Isolation.SHARED if is_trusted else Isolation.OWN,
+        backend=Backend.TORCH,
+    )
+
+
+RULES: tuple[Rule, ...] = (_service, _functions, _onnx, _transformers, _exported, _torchscript)
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _only(root: Path, pattern: str, preferred: str) -> Path | str:
+    """Return the one file of a kind, or the one with the preferred name; else say why there is none."""
+    files = sorted(root.glob(pattern)) if root.is_dir() else []
+    chosen = [file for file in files if file.name == preferred] or files
+    if len(chosen) == 1:
+        return chosen[0]
+    return f"{len(files)} {pattern} files and none is called {preferred}" if files else f"no {pattern} file"
+
+
+def _backend_of_code(code: Path) -> Backend:
+    """Return what code imports, by its text: a zygote that has it already saves seconds, a wrong guess costs them."""
+    for file in code.rglob("*.py"):
+        try:
+            if HEAVY_IMPORT.search(file.read_text(encoding="utf-8", errors="replace")):
+                return Backend.TORCH
+        except OSError:
+            continue
+    return Backend.ONNX
+
+
+def _requirements(folder: _Folder, chosen: HandlerChoice) -> Iterator[Path]:
+    if chosen.kind in CODE:
+        yield folder.root / "code" / "requirements.txt"
+        yield folder.root / "requirements.txt"
+
+
+def _shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def _names(folder: Path) -> list[str]:

@@ -10,6 +10,8 @@ from mooring.handler.errors import HandlerError, ModelFolderError
 from mooring.handler.functions import FunctionHandler
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.resolve import HandlerKind, Isolation, choose_handler, model_root
+from mooring.handler.service import load_user_code
+from mooring.handler.terms import LoadTerms
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,9 @@ def load(base: Path, code: str) -> FunctionHandler:
     (base / "code").mkdir()
     script = base / "code/inference.py"
     script.write_text(code, encoding="utf-8")
-    return FunctionHandler.load(script, base)
+    handler = load_user_code(script, base, LoadTerms())
+    assert isinstance(handler, FunctionHandler)
+    return handler
 
 
 def ask(
@@ -83,7 +87,7 @@ def test_context_is_given_to_functions_that_take_one_more_argument(tmp_path: Pat
 @pytest.mark.parametrize(
     ("code", "problem"),
     [
-        ("x = 1\n", "defines no model_fn"),
+        ("x = 1\n", "defines neither functions such as model_fn"),
         ("def model_fn(): pass\n", r"model_fn takes 0 arguments; expected model_fn\(model_dir\)"),
         ("def model_fn(d): 1/0\n", "model_fn raised ZeroDivisionError; the server's log"),
         ("import no_such_module\n", "Importing inference.py raised ModuleNotFoundError"),
@@ -140,9 +144,9 @@ def test_outer_folder_of_an_archive_is_looked_through(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "variables", "problem"),
     [
-        ((), {}, "Nothing here is a model.*Looked for: code/inference.py.*Found: nothing"),
-        (("a.onnx", "b.onnx"), {}, "There are 2 .onnx files and none is called model.onnx"),
-        (("model.onnx", "code/other.py"), {"SAGEMAKER_PROGRAM": "serve.py"}, "names code/serve.py, which is not there"),
+        ((), {}, "Nothing here is a model: .*no code/inference.py.*Found: nothing"),
+        (("a.onnx", "b.onnx"), {}, r"2 \*.onnx files and none is called model.onnx"),
+        (("model.onnx", "code/other.py"), {"SAGEMAKER_PROGRAM": "serve.py"}, "script serve.py is named but not there"),
     ],
 )
 def test_folder_that_cannot_be_served_says_what_was_looked_for(

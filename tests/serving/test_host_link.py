@@ -5,7 +5,8 @@ import os
 import socket
 
 from mooring.contract.errors import MooringError
-from mooring.serving.host_link import HostLink
+from mooring.handler.resolve import Backend
+from mooring.serving.host_link import HostLink, HostPlan
 from mooring.serving.invocation import Invocation
 
 
@@ -18,12 +19,24 @@ class Quiet(Invocation):
     def fail(self, error: MooringError) -> None:
         pass
 
+    def begin(self, status: int, lines: bytes) -> None:
+        pass
+
+    def chunk(self, part: bytes) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def break_off(self, error: MooringError) -> None:
+        pass
+
 
 def test_request_to_a_broken_connection_is_kept_to_be_sent_elsewhere() -> None:
     async def scenario() -> tuple[int, int]:
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
-        link = HostLink(os.getpid(), True, lambda _: None, lambda _: None)
+        link = HostLink(os.getpid(), HostPlan(Backend.ONNX, is_shared=True), lambda _: None, lambda _: None)
         transport, _ = await loop.create_connection(lambda: link, sock=ours)
         theirs.close()
         transport.close()  # connection_lost comes with the loop's next turn; requests may come before it

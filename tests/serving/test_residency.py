@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring.serving.errors import MIB, InsufficientMemoryError, ModelExistsError
+from mooring.serving.eviction import Eviction
 from mooring.serving.lifecycle import State
-from mooring.serving.residency import Eviction, ModelRecord, ResidencyTable
+from mooring.serving.residency import ModelRecord, ResidencyTable
 
 PLENTY = 1 << 40
 

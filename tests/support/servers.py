@@ -24,18 +24,18 @@ PROGRAM = """
 import json, logging, os, sys
 from pathlib import Path
 from mooring.serving.pool import make_pool
-from mooring.serving.residency import Eviction
+from mooring.serving.eviction import Eviction
 from mooring.serving.server import serve
 from mooring.serving.settings import Limits, Mode, ServerSettings
 from mooring.serving.socket_binding import bind
 given = json.loads(sys.argv[1])
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 settings = ServerSettings(
-    mode=Mode(given["mode"]), root=Path(given["root"]), host="127.0.0.1", port=given["port"],
-    eviction=Eviction(given["eviction"]), budget_bytes=given["budget"], limits=Limits(**given["limits"]),
+    mode=Mode(given["mode"]), root=Path(given["root"]), host="127.0.0.1",
+    eviction=Eviction(given["eviction"]), limits=Limits(**given["limits"]),
 )
 listener = bind(settings.host, settings.port)
-pool = make_pool(dict(os.environ))
+pool = make_pool(dict(os.environ), settings.limits)
 pool.start()
 sys.exit(serve(settings, dict(os.environ), listener, pool))
 """
@@ -139,7 +139,7 @@ class Servers:
         mode: str = "multi",
         *,
         eviction: str = "platform",
-        budget: int | None = None,
+        budget: int = 0,
         healthy: bool = True,
         variables: dict[str, str] | None = None,
         **limits: Any,
@@ -149,10 +149,8 @@ class Servers:
         given = {
             "mode": mode,
             "root": str(root),
-            "port": port,
             "eviction": eviction,
-            "budget": budget,
-            "limits": limits,
+            "limits": {"port": port, "budget_bytes": budget} | limits,
         }
         with log.open("w") as output:
             process = subprocess.Popen(

@@ -1,0 +1,157 @@
+"""Requests on their way to models and back: leases, queues, deadlines, and the retry of what died with its host."""
+
+import asyncio
+from collections.abc import Mapping
+
+from mooring.contract.errors import MooringError
+
+from .errors import (
+    HostDiedError,
+    HostOutOfMemoryError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    OverloadedError,
+    ResponseTimeoutError,
+)
+from .eviction import History
+from .invocation import Invocation
+from .lifecycle import State
+from .pool import HostDeath, HostPool
+from .resident import Resident
+
+# Attempts that a request gets when hosts die with it inside.
+MOST_ATTEMPTS = 2
+HUNG = "was stopped because a request in it did not return in time"
+
+
+class Dispatch:
+    """Sends requests to the hosts of residents. Plain calls on the event loop's thread: this is the hot path."""
+
+    def __init__(
+        self, residents: Mapping[str, Resident], pool: HostPool, history: History, overload_status: int
+    ) -> None:
+        self._overload_status = overload_status
+        self._residents = residents
+        self._pool = pool
+        self._history = history
+        self._time = asyncio.get_running_loop().time
+
+    def invoke(self, invocation: Invocation) -> None:
+        """Send a request to its model; the answer, or the error, goes to the invocation."""
+        resident = self._residents.get(invocation.name)
+        if resident is None:
+            invocation.fail(ModelNotFoundError(invocation.name))
+            return
+        record = resident.record
+        if record.leases >= resident.queue_length:
+            invocation.fail(OverloadedError(record.name, record.leases, self._overload_status))
+            return
+        state = record.state
+        if state is State.READY:
+            self._lease(invocation, resident)
+            resident.least_busy().infer(record.number, invocation)
+        elif state is State.FAILED and record.was_ready:
+            invocation.fail(ModelNotReadyError(record.name, state.value, record.reason))
+        elif state is State.FAILED or state is State.DRAINING or resident.is_unwanted:
+            # Not here, which tells a platform that it may load the model again.
+            invocation.fail(ModelNotFoundError(invocation.name, reason=record.reason))
+        else:
+            self._lease(invocation, resident)
+            resident.waiting.append(invocation)
+
+    def _lease(self, invocation: Invocation, resident: Resident) -> None:
+        now = self._time()
+        record = resident.record
+        self._history.used(record.name, now)
+        record.leases += 1
+        record.hits += 1
+        record.last_used = now
+        invocation.resident = resident
+        invocation.deadline = now + resident.response_seconds
+
+    def settle(self, invocation: Invocation) -> None:
+        """Give back the lease of a request that is out."""
+        resident = invocation.resident
+        if resident is None:
+            return
+        invocation.resident = None
+        record = resident.record
+        record.leases -= 1
+        if record.leases == 0 and resident.idle is not None and not resident.idle.done():
+            resident.idle.set_result(None)
+
+    def send_waiting(self, resident: Resident) -> None:
+        """Send the requests that waited for a load, unless nobody wants their answers any more."""
+        waiting, resident.waiting = resident.waiting, []
+        for invocation in waiting:
+            if invocation.is_abandoned:
+                self.settle(invocation)
+                continue
+            invocation.deadline = self._time() + resident.response_seconds
+            resident.least_busy().infer(resident.record.number, invocation)
+
+    def fail_waiting(self, resident: Resident, error: MooringError) -> None:
+        """Tell the requests that waited why their model will not answer."""
+        waiting, resident.waiting = resident.waiting, []
+        for invocation in waiting:
+            self._fail(invocation, error)
+
+    def _fail(self, invocation: Invocation, error: MooringError) -> None:
+        self.settle(invocation)
+        if invocation.has_begun:
+            invocation.break_off(error)
+        else:
+            invocation.fail(error)
+
+    # --- deadlines --------------------------------------------------------------------------------------------------
+
+    def check_deadlines(self) -> None:
+        """Answer requests whose time is up; stop hosts that have been silent for that long, for they hang."""
+        now = self._time()
+        for link in self._pool.links:
+            if not link.in_flight:
+                continue
+            late = link.take_overdue(now)
+            for invocation in late:
+                resident = invocation.resident
+                seconds = 0.0 if resident is None else resident.response_seconds
+                if resident is not None and now - link.heard >= seconds and not link.ending:
+                    resident.record.deaths += 1
+                    self._pool.end(link, HUNG)
+                self._fail(invocation, ResponseTimeoutError(invocation.name, seconds))
+
+    # --- deaths -----------------------------------------------------------------------------------------------------
+
+    def rescue(self, death: HostDeath) -> None:
+        """Retry once what was inside a host that died, elsewhere; tell the others."""
+        suspects = {id(invocation.resident) for invocation in death.inside}
+        for resident in self._residents.values():
+            if id(resident) in suspects:
+                resident.record.deaths += 1
+        for invocation in death.inside:
+            invocation.link = None
+            invocation.attempts += 1
+            if invocation.attempts < MOST_ATTEMPTS and not invocation.has_begun:
+                self._send_again(invocation, death)
+            else:
+                self._tell_of_death(invocation, death)
+        for invocation in death.unsent:
+            self._send_again(invocation, death)
+
+    def _send_again(self, invocation: Invocation, death: HostDeath) -> None:
+        """Send a request to another host of its model, or keep it until the model is loaded again, if it will be."""
+        resident = invocation.resident
+        assert resident is not None
+        others = [link for link in resident.links if link is not death.link]
+        if resident.record.state is not State.READY:
+            self._tell_of_death(invocation, death)
+        elif others:
+            min(others, key=lambda link: len(link.in_flight)).infer(resident.record.number, invocation)
+        else:
+            resident.waiting.append(invocation)
+
+    def _tell_of_death(self, invocation: Invocation, death: HostDeath) -> None:
+        if death.was_killed:
+            self._fail(invocation, HostOutOfMemoryError(invocation.name))
+        else:
+            self._fail(invocation, HostDiedError(invocation.name, death.how))

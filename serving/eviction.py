@@ -1,0 +1,78 @@
+"""Who makes room when memory is short. Pure: no I/O, and time is passed in.
+
+`REUSE` evicts the model that will be wanted again last, judged by how often it has been wanted so far. Plain least
+recently used goes to a standstill when more models than fit are used in turn: no request finds its model.
+docs/decisions/0004 has the figures of both.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Protocol
+
+# Weight of the newest interval between two uses in their mean.
+LEARNING_RATE = 0.3
+# Names that are remembered after their models have gone: without memory every reload looks like a first use.
+MOST_NAMES = 100_000
+
+
+class Eviction(Enum):
+    """Who makes room when memory is short."""
+
+    PLATFORM = "platform"  # we answer "no room" and the platform unloads
+    REUSE = "reuse"  # the idle model goes that will be wanted again last
+    LRU = "lru"  # the least recently used idle model goes
+
+
+class Evictable(Protocol):
+    """What an eviction policy knows of a model."""
+
+    name: str
+    bytes: int
+    last_used: float
+
+
+class History:
+    """When models were last used, and how far apart their uses have been, also of models that have gone."""
+
+    def __init__(self) -> None:
+        self._uses: OrderedDict[str, tuple[float, float | None]] = OrderedDict()
+
+    def used(self, name: str, now: float) -> None:
+        """Note a use."""
+        uses = self._uses
+        known = uses.get(name)
+        if known is None:
+            uses[name] = (now, None)
+            if len(uses) > MOST_NAMES:
+                uses.popitem(last=False)
+            return
+        last, mean = known
+        interval = now - last
+        uses[name] = (now, interval if mean is None else mean + LEARNING_RATE * (interval - mean))
+        uses.move_to_end(name)
+
+    def wait(self, name: str, now: float) -> tuple[bool, float]:
+        """Return what sorts by the time until a model is probably wanted again; seen once means probably never."""
+        last, mean = self._uses.get(name, (now, None))
+        age = now - last
+        return (True, age) if mean is None else (False, max(mean, age))
+
+
+def victims(
+    eviction: Eviction, idle: Iterable[Evictable], missing: int, history: History, now: float
+) -> Sequence[Evictable]:
+    """Return the idle models whose going frees `missing` bytes, or as near as possible, in the order they should go."""
+    if eviction is Eviction.PLATFORM or missing <= 0:
+        return []
+    if eviction is Eviction.LRU:
+        ranked = sorted(idle, key=lambda record: record.last_used)
+    else:
+        ranked = sorted(idle, key=lambda record: history.wait(record.name, now), reverse=True)
+    chosen = []
+    for record in ranked:
+        chosen.append(record)
+        missing -= record.bytes
+        if missing <= 0:
+            break
+    return chosen

@@ -1,0 +1,144 @@
+"""One request and its answer in the express lane. Has the attributes that uvicorn's protocol asks of a cycle."""
+
+from typing import TYPE_CHECKING
+
+from mooring.contract.errors import MooringError
+
+from .body import Body
+from .http_errors import error_event, to_response
+from .invocation import Invocation
+
+if TYPE_CHECKING:
+    from .lane import ExpressLane
+
+EVENT_STREAM = b"text/event-stream"
+# Credit is given in portions: a frame for each token of a text would cost as much as the token.
+CREDIT_BYTES = 1 << 16
+
+
+class ExpressCycle(Invocation):
+    """A request that is collected from the parser's callbacks, and answered by writing to the transport."""
+
+    __slots__ = (
+        "declared",
+        "disconnected",
+        "is_chunked",
+        "is_current",
+        "is_events",
+        "is_ping",
+        "keep_alive",
+        "lane",
+        "more_body",
+        "owed",
+        "pieces",
+        "response_complete",
+        "streaming",
+    )
+
+    def __init__(
+        self, lane: "ExpressLane", name: str, meta: bytes, *, declared: int, keep_alive: bool, is_ping: bool
+    ) -> None:
+        super().__init__(name, meta, b"")
+        self.lane = lane
+        self.declared = declared  # bytes of body that the head announces, 0 if it does not
+        self.keep_alive = keep_alive
+        self.is_ping = is_ping
+        self.is_current = False  # whether its answer is the next one on the wire
+        self.pieces = Body(lane.door.limits.spool_bytes)
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+        self.streaming = False  # whether the head of a streamed answer has been written
+        self.is_chunked = False
+        self.is_events = False
+        self.owed = 0  # bytes of a stream that were taken, and for which no credit was given yet
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the body is, or says that it will be, over the limit."""
+        return max(self.declared, self.pieces.size) > self.lane.door.limits.max_body_bytes
+
+    @property
+    def message_event(self) -> "ExpressCycle":
+        """Stand in for the event that uvicorn sets when a connection is lost; there is nobody to wake."""
+        return self
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+    def dispatch(self) -> None:
+        """Send the complete request where it goes."""
+        door = self.lane.door
+        if self.is_ping:
+            self.answer(*door.ping_answer())
+            return
+        try:
+            self.body, self.file = self.pieces.finish()
+        except MooringError as error:
+            self.fail(error)
+            return
+        door.invoke(self)
+
+    def leave(self) -> None:
+        """Take note that the client is gone."""
+        self.disconnected = True
+        self.abandon()
+        if self.more_body:
+            self.pieces.discard()
+
+    # --- the answer -------------------------------------------------------------------------------------------------
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the head of a streamed answer is on the wire."""
+        return self.streaming
+
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """Write the answer, unless the client is gone."""
+        self._release()
+        if not self.disconnected and not self.response_complete:
+            self.lane.write_answer(self, status, lines, body)
+
+    def fail(self, error: MooringError) -> None:
+        """Write the error as the table translates it."""
+        self.answer(*to_response(error))
+
+    def begin(self, status: int, lines: bytes) -> None:
+        """Write the head of a streamed answer."""
+        self._release()
+        self.streaming = True
+        self.is_events = EVENT_STREAM in lines
+        if not self.disconnected:
+            self.lane.write_stream_head(self, status, lines)
+
+    def chunk(self, part: bytes) -> None:
+        """Write a part, and give credit for it unless the client does not keep up."""
+        if self.disconnected or not part:
+            return
+        self.lane.write_part(self, part)
+        self.owed += len(part)
+        if self.owed >= CREDIT_BYTES and not self.lane.flow.write_paused:
+            self.pay()
+
+    def pay(self) -> None:
+        """Give credit for what the client has taken."""
+        if self.owed and self.link is not None:
+            self.link.credit(self, self.owed)
+        self.owed = 0
+
+    def end(self) -> None:
+        """End a streamed answer."""
+        if not self.disconnected:
+            self.lane.write_stream_end(self, is_whole=True)
+
+    def break_off(self, error: MooringError) -> None:
+        """End a streamed answer with an error event where it is made of events, else so that it is seen to be cut."""
+        if self.disconnected:
+            return
+        if self.is_events:
+            self.lane.write_part(self, error_event(error))
+        self.lane.write_stream_end(self, is_whole=self.is_events)
+
+    def _release(self) -> None:
+        self.body = b""
+        self.pieces.discard()

@@ -1,0 +1,50 @@
+"""A model that is here or on its way: what residency knows of it, where it runs, and who waits for it."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from mooring.handler.resolve import Backend, HandlerChoice, Isolation
+
+from .host_link import HostLink
+from .invocation import Invocation
+from .residency import ModelRecord
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """A model in the catalog."""
+
+    record: ModelRecord
+    choice: HandlerChoice
+    workers: int = 1  # hosts it is meant to have
+    isolation: Isolation = Isolation.SHARED
+    response_seconds: float = 60.0
+    load_seconds: float = 340.0
+    queue_length: int = 1000
+    metadata: dict[str, Any] = field(default_factory=dict)  # what its handler says of inputs and outputs
+    links: list[HostLink] = field(default_factory=list)
+    waiting: list[Invocation] = field(default_factory=list)
+    is_unwanted: bool = False  # unloaded while it was loading
+    loading_in: list[HostLink] = field(default_factory=list)
+    loaded: asyncio.Future[None] | None = None  # set while a load is under way
+    gone: asyncio.Future[None] | None = None  # set while an unload is under way
+    idle: asyncio.Future[None] | None = None  # set while an unload waits for the last lease
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its hosts are being changed
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it lies in hosts with other models."""
+        return self.isolation is Isolation.SHARED
+
+    @property
+    def backend(self) -> Backend:
+        """What its hosts have imported."""
+        return self.choice.backend
+
+    def least_busy(self) -> HostLink:
+        """Return the host with the fewest requests inside, of those it runs in."""
+        links = self.links
+        if len(links) == 1:
+            return links[0]
+        return min(links, key=lambda link: len(link.in_flight))
