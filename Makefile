@@ -26,6 +26,8 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PIP) install --no-index --no-deps '$(TORCH)' 2>/dev/null \
 	  || $(PIP) install --index-url $(TORCH_INDEX) --no-deps '$(TORCH)'
 	@$(PIP) install -c $(CONSTRAINTS) -e '.[training,serving]' --group dev
+	@# Beside the environment: in it, `import mms` is to find our stand-in. Its tests need a java on PATH, too.
+	@$(PIP) install -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/mms multi-model-server
 	@touch $@
 
 demo: $(READY)  ## the main job on real input: train, interrupt, resume, serve, invoke

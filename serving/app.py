@@ -213,6 +213,7 @@ def describe_resident(resident: Resident) -> dict[str, Any]:
         "inFlight": record.leases,
         "deaths": record.deaths,
         "pinned": record.is_pinned,
+        "tier": resident.metadata.get("tier", ""),
         "loadSeconds": round(record.load_seconds, 6),
         "minWorkers": resident.workers,
         "maxWorkers": resident.workers,

@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from mooring.contract.errors import MooringError
 
-from . import frames
+from . import frames, sessions
 from .body import Body
 from .door import Door
 from .errors import BodyTooLargeError
@@ -86,16 +86,46 @@ class AwaitedInvocation(Invocation):
 
 async def invoke(door: Door, name: str, request: Request, lines: bytes | None = None) -> Response:
     """Send a request to a model and return its answer. Raises `MooringError`."""
+    given = request.headers.get(sessions.HEADER.decode())
     body = await read_body(request, door)
     try:
-        meta = door.request_lines(request.headers.raw) if lines is None else lines
         content, file = body.finish()
+        if given is not None:
+            return await _invoke_in_session(door, given, name, request, content)
+        meta = door.request_lines(request.headers.raw) if lines is None else lines
         invocation = AwaitedInvocation(name, meta, content)
         invocation.file = file
-        door.invoke(invocation)
-        return await _unless_client_leaves(invocation, request)
+        return await _send(door, invocation, request)
     finally:
         body.discard()
+
+
+async def _invoke_in_session(door: Door, given: str, name: str, request: Request, body: bytes) -> Response:
+    """Send a request to the host that has its session's state; open and close sessions as it asks."""
+    session = door.sessions.enter(given, name)
+    opened = {sessions.OPENED_HEADER: session.announcement} if given == sessions.NEW_SESSION else {}
+    asked = sessions.command(body)
+    if asked == sessions.CLOSE:
+        door.sessions.close(session)
+        return Response(b"", headers={sessions.CLOSED_HEADER: session.id})
+    if asked == sessions.NEW_SESSION:
+        return Response(b"", headers=opened)
+    ours = [(sessions.HEADER, session.id.encode()), (sessions.FOLDER_HEADER, str(session.folder).encode())]
+    others = [header for header in request.headers.raw if header[0] != sessions.HEADER]
+    invocation = AwaitedInvocation(name, door.request_lines(others, ours), body)
+    invocation.preferred = session.link
+    response = await _send(door, invocation, request)
+    session.link = invocation.preferred
+    response.headers.update(opened)
+    if sessions.CLOSED_HEADER in response.headers:
+        door.sessions.close(session)
+    return response
+
+
+async def _send(door: Door, invocation: AwaitedInvocation, request: Request) -> Response:
+    door.invoke(invocation)
+    invocation.preferred = invocation.link or invocation.preferred
+    return await _unless_client_leaves(invocation, request)
 
 
 async def _unless_client_leaves(invocation: AwaitedInvocation, request: Request) -> Response:

@@ -185,6 +185,7 @@ class ModelCatalog:
         else:
             record.load_seconds = self._loop.time() - started
             self._table.measured(record, size, len(resident.links))
+            self._table.maps(record, resident.metadata.get("weights", {}))
             record.enter(State.READY)
             record.last_used = self._loop.time()
             logger.info(

@@ -49,7 +49,10 @@ class Dispatch:
         state = record.state
         if state is State.READY:
             self._lease(invocation, resident)
-            resident.least_busy().infer(record.number, invocation)
+            link = invocation.preferred
+            if link is None or link not in resident.links:
+                link = resident.least_busy()
+            link.infer(record.number, invocation)
         elif state is State.FAILED and record.was_ready:
             invocation.fail(ModelNotReadyError(record.name, state.value, record.reason))
         elif state is State.FAILED or state is State.DRAINING or resident.is_unwanted:

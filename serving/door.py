@@ -6,10 +6,13 @@ from enum import Enum
 
 from .http_errors import JSON_LINE
 from .invocation import Invocation
+from .sessions import Sessions
 from .settings import Limits
 
 # Headers that reach a handler: what the platform's contract names, and whatever a client prefixes with x-.
 FORWARDED = frozenset({b"content-type", b"accept"})
+# Headers that the front door says things with; a client's are dropped.
+OWN_PREFIX = b"x-mooring-"
 INVOKE_PREFIX = b"/models/"
 INVOKE_SUFFIX = b"/invoke"
 # Characters that give a path another meaning than its bytes; such paths take the ordinary lane, which decodes them.
@@ -37,6 +40,7 @@ class Door:
     limits: Limits
     default_accept: str
     single_model: str | None  # what /invocations means; None in multi-model mode
+    sessions: Sessions
     _default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     _default_lines: bytes = b""
 
@@ -60,12 +64,12 @@ class Door:
                 return name.decode("ascii", "replace")
         return None
 
-    def request_lines(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    def request_lines(self, headers: Iterable[tuple[bytes, bytes]], ours: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
         """Return the lines that reach the handler; an accept that accepts everything becomes the default one."""
-        lines = []
+        lines = [b"%b: %b\r\n" % pair for pair in ours]
         accepts = False
         for name, value in headers:
-            if name not in FORWARDED and name[:2] != b"x-":
+            if name not in FORWARDED and (name[:2] != b"x-" or name[:10] == OWN_PREFIX):
                 continue
             if name == b"accept":
                 if not value or value == b"*/*":

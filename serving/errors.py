@@ -46,6 +46,10 @@ class RequestError(CallerError):
     """The request itself cannot be understood."""
 
 
+class SessionError(CallerError):
+    """A request names a session that is not there."""
+
+
 class BodyTooLargeError(CallerError):
     """The request body is over the limit."""
 

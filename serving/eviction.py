@@ -2,7 +2,7 @@
 
 `REUSE` evicts the model that will be wanted again last, judged by how often it has been wanted so far. Plain least
 recently used goes to a standstill when more models than fit are used in turn: no request finds its model.
-docs/decisions/0004 has the figures of both.
+docs/decisions/0005 has the figures of both.
 """
 
 from collections import OrderedDict
@@ -53,10 +53,16 @@ class History:
         uses.move_to_end(name)
 
     def wait(self, name: str, now: float) -> tuple[bool, float]:
-        """Return what sorts by the time until a model is probably wanted again; seen once means probably never."""
+        """Return what sorts by the time until a model is probably wanted again; seen once means probably never.
+
+        Between one that comes in turn (due when its interval is over) and one that comes at random (never nearer):
+        half the age counts. One that is overdue is wanted less and less.
+        """
         last, mean = self._uses.get(name, (now, None))
         age = now - last
-        return (True, age) if mean is None else (False, max(mean, age))
+        if mean is None:
+            return True, age
+        return False, mean - age / 2 if age < mean else age
 
 
 def victims(

@@ -27,6 +27,8 @@ class Kind(IntEnum):
     UNLOAD = 4
     CANCEL = 5  # nobody wants the answer, or the model, of the frame with this id
     CREDIT = 6  # `number` more bytes of a stream may be sent
+    CHANGE_TIER = 14  # hold a model in another form
+    MAKE = 15  # make the cached form of the model in a folder
     # from a host
     ANSWER = 7
     STREAM = 8  # status and header lines of an answer whose body follows in chunks

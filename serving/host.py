@@ -169,6 +169,8 @@ class Host:
         elif frame.kind == Kind.UNLOAD:
             # The front door has drained the model, so nothing of it runs; from here on nobody finds it.
             self._loader.destroy(connection, frame, self._models.pop(frame.number, None))
+        elif frame.kind in (Kind.CHANGE_TIER, Kind.MAKE):
+            self._loader.change(connection, frame, self._models.get(frame.number))
         elif frame.kind == Kind.CANCEL:
             self._cancel(connection, frame.id)
         elif frame.kind == Kind.CREDIT:

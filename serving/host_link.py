@@ -141,6 +141,14 @@ class HostLink(asyncio.Protocol):
         """Destroy a model and return when its memory is back. Raises `HostLostError`."""
         await self._request(Kind.UNLOAD, number, b"")
 
+    async def change_tier(self, number: int, wanted: bytes) -> dict[str, Any]:
+        """Hold a model in another form; returns what the host measured. Raises `RemoteError`, `HostLostError`."""
+        return await self._request(Kind.CHANGE_TIER, number, wanted)
+
+    async def make(self, folder: Path) -> dict[str, Any]:
+        """Make the cached form of the model in a folder. Raises `RemoteError`, `HostLostError`."""
+        return await self._request(Kind.MAKE, 0, os.fsencode(folder))
+
     def cancel_load(self, number: int) -> None:
         """Have the load of a model refused if it has not begun, and dropped if it has."""
         for frame_id, request in self._requests.items():

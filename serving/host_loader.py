@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from mooring.handler.warm_up import warm_up
 
 from . import frames
 from .frames import Frame, Kind
-from .memory import Trimmer, anonymous_bytes, private_bytes
+from .memory import Trimmer, anonymous_bytes, mappings, private_bytes
 
 if TYPE_CHECKING:
     from .host import HostTerms
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 # A trim walks the whole heap (17 to 69 ms with a thousand models), so all who wait share one a second.
 TRIM_INTERVAL_S = 1.0
+# Loads between two counts of mappings while there are few.
+LOADS_A_COUNT = 10
+MANY_MAPPINGS = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,6 @@ class Finished:
 class _Work:
     connection: socket.socket
     frame: Frame
-    is_load: bool
     model: Loaded | None = None
 
 
@@ -87,6 +90,8 @@ class Loader:
         self._trimmer = Trimmer()
         self._untrimmed: list[Finished] = []
         self._last_trim = float("-inf")
+        self._loads = 0
+        self._counted = 0
 
     def start(self) -> None:
         """Start the thread."""
@@ -94,7 +99,7 @@ class Loader:
 
     def load(self, connection: socket.socket, frame: Frame) -> None:
         """Load the model folder that the frame's body names, or queue it where others are being answered."""
-        work = _Work(connection, frame, is_load=True)
+        work = _Work(connection, frame)
         if self._terms.is_shared:
             self._work.put(work)
         else:
@@ -102,7 +107,11 @@ class Loader:
 
     def destroy(self, connection: socket.socket, frame: Frame, model: Loaded | None) -> None:
         """Queue the destruction of a model that nobody can reach any more."""
-        self._work.put(_Work(connection, frame, is_load=False, model=model))
+        self._work.put(_Work(connection, frame, model))
+
+    def change(self, connection: socket.socket, frame: Frame, model: Loaded | None) -> None:
+        """Queue a change of the form that a model is held in, or the making of one."""
+        self._work.put(_Work(connection, frame, model))
 
     def cancel(self, frame_id: int) -> None:
         """Do not begin the load of a frame, or drop what it loaded."""
@@ -123,10 +132,13 @@ class Loader:
             except queue.Empty:
                 self._trim()
                 continue
-            if work.is_load:
-                self._report(self._load(work))
-            else:
-                self._destroy(work)
+            match work.frame.kind:
+                case Kind.LOAD:
+                    self._report(self._load(work))
+                case Kind.UNLOAD:
+                    self._destroy(work)
+                case _:
+                    self._report(self._change(work))
 
     def _seconds_to_trim(self) -> float | None:
         if not self._untrimmed:
@@ -153,7 +165,8 @@ class Loader:
             "bytes": held,
             "seconds": time.monotonic() - started,
             "max_batch_rows": model.max_batch_rows,
-            "metadata": getattr(model.handler, "metadata", dict)(),
+            "metadata": _metadata(model.handler),
+            "mappings": self._mappings(),
         }
         return replace(finished, model=model, facts=json.dumps(facts).encode())
 
@@ -177,9 +190,36 @@ class Loader:
         else:  # the main thread, which sends what is reported, is here
             work.connection.sendall(frames.encode(Kind.WARMING, work.frame.id, 0))
 
+    def _mappings(self) -> int:
+        """Return how many mappings this process has, counted anew now and then: it takes longer the more there are."""
+        self._loads += 1
+        if self._loads % LOADS_A_COUNT == 1 or self._counted >= MANY_MAPPINGS:
+            self._counted = mappings()
+        return self._counted
+
     def _stop_if_cancelled(self, frame: Frame) -> None:
         if frame.id in self._cancelled:
             raise LoadCancelledError
+
+    def _change(self, work: _Work) -> Finished:
+        """Change the form that a model is held in, or make one; the model answers from the old one meanwhile."""
+        frame = work.frame
+        finished = Finished(work.connection, frame.id, frame.number)
+        before = anonymous_bytes()
+        facts: dict[str, Any]
+        try:
+            if frame.kind == Kind.MAKE:
+                facts = {"made": make_cached_form(Path(os.fsdecode(frame.body)), self._terms.variables)}
+            else:
+                assert work.model is not None
+                work.model.handler.change_tier(json.loads(frame.body)["tier"])  # type: ignore[attr-defined]
+                self._trimmer.trim()
+                metadata = _metadata(work.model.handler)
+                facts = {"bytes": anonymous_bytes() - before, "metadata": metadata, "mappings": mappings()}
+        except Exception as error:  # onnxruntime's exceptions share no base but this
+            logger.warning("A model keeps the form it has.", exc_info=True)
+            return replace(finished, error=error)
+        return replace(finished, facts=json.dumps(facts).encode())
 
     def _destroy(self, work: _Work) -> None:
         if work.model is not None:
@@ -199,3 +239,21 @@ class Loader:
     def _report(self, finished: Finished) -> None:
         self._finished.append(finished)
         self._bell.send(b"\0")
+
+
+def _metadata(handler: Handler) -> dict[str, Any]:
+    """Return what a handler says of its inputs, outputs and form; user code says nothing."""
+    found: dict[str, Any] = getattr(handler, "metadata", dict)()
+    return found
+
+
+def make_cached_form(folder: Path, variables: Mapping[str, str]) -> bool:
+    """Make the mapped form of the ONNX model in a folder; returns whether there is one. For a process of its own."""
+    from mooring.handler.defaults.onnx_cache import ModelCache
+
+    os.nice(19)
+    choice = choose_handler(folder, variables)
+    cache = ModelCache.open(variables)
+    if cache is None or not cache.has_room(choice.artifact_bytes):
+        return False
+    return cache.make(choice.files[0]) is not None

@@ -69,8 +69,9 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
     async def model_metadata(name: str, version: str = VERSION) -> dict[str, Any]:
         _check_version(name, version)
         resident = catalog.describe(name)
-        known = {"platform": resident.record.kind, "inputs": [], "outputs": []} | resident.metadata
-        return {"name": name, "versions": [VERSION], **known}
+        known = {"platform": resident.record.kind, "inputs": [], "outputs": []}
+        told = {key: resident.metadata.get(key, default) for key, default in known.items()}
+        return {"name": name, "versions": [VERSION], **told}
 
     @app.post("/v2/models/{name}/infer", summary="Invoke a model with named tensors")
     @app.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
@@ -82,8 +83,8 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
         content_type = f"{OPEN_INFERENCE}; header-length={length}" if length else OPEN_INFERENCE
         kept = [header for header in request.headers.raw if header[0] not in (b"content-type", b"accept")]
         labelled = [*kept, (b"content-type", content_type.encode()), (b"accept", OPEN_INFERENCE.encode())]
-        labelled.append((b"x-mooring-model-name", name.encode("latin-1", "replace")))
-        return await invoke(door, name, request, door.request_lines(labelled))
+        ours = [(b"x-mooring-model-name", name.encode("latin-1", "replace"))]
+        return await invoke(door, name, request, door.request_lines(labelled, ours))
 
 
 def _add_repository(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths) -> None:

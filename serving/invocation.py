@@ -20,7 +20,19 @@ class Invocation(ABC):
     It ends once: with `answer`, with `fail`, or with `begin`, any number of `chunk`s, and `end` or `break_off`.
     """
 
-    __slots__ = ("attempts", "body", "deadline", "file", "frame_id", "is_abandoned", "link", "meta", "name", "resident")
+    __slots__ = (
+        "attempts",
+        "body",
+        "deadline",
+        "file",
+        "frame_id",
+        "is_abandoned",
+        "link",
+        "meta",
+        "name",
+        "preferred",
+        "resident",
+    )
 
     def __init__(self, name: str, meta: bytes, body: bytes) -> None:
         self.name = name
@@ -33,6 +45,7 @@ class Invocation(ABC):
         self.resident: Resident | None = None
         self.link: HostLink | None = None  # the host it is inside, and its number there
         self.frame_id = 0
+        self.preferred: HostLink | None = None  # where the state of its session is
 
     def abandon(self) -> None:
         """Say that the client is gone. A host that has the request learns of it and may stop."""

@@ -16,6 +16,7 @@ from .door import Door
 from .errors import BodyTooLargeError
 from .express_cycle import ExpressCycle
 from .http_errors import JSON_LINE, error_body, to_response
+from .sessions import HEADER as SESSION_HEADER
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE_LINE = b"connection: close\r\n"
@@ -55,6 +56,7 @@ class ExpressLane(HttpToolsProtocol):
         self._front: ExpressCycle | RequestResponseCycle | None = None  # whose answer is next on the wire
         self._head_bytes = 0
         self._content_length = 0
+        self._has_session = False
         self._in_head = False
         self._body_bytes = 0
         self._since = self.loop.time()  # when the present phase (idle, head, body) began
@@ -102,6 +104,7 @@ class ExpressLane(HttpToolsProtocol):
         self.expect_100_continue = False
         self._head_bytes = 0
         self._content_length = 0
+        self._has_session = False
         self._in_head = True
         self._since = self.loop.time()
 
@@ -115,7 +118,9 @@ class ExpressLane(HttpToolsProtocol):
         name = name.lower()
         self.headers.append((name, value))
         self._count_head(len(name) + len(value))
-        if name == b"content-length":
+        if name == SESSION_HEADER:
+            self._has_session = True
+        elif name == b"content-length":
             self._content_length = int(value)  # the parser has checked that it is a number
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -133,9 +138,8 @@ class ExpressLane(HttpToolsProtocol):
         method = self.parser.get_method()
         is_ping = method == b"GET" and self.url == b"/ping"
         name = self.door.target(self.url) if method == b"POST" else None
-        if (name is None and not is_ping and self._content_length <= self.door.limits.max_body_bytes) or (
-            self.parser.should_upgrade()
-        ):
+        is_ordinary = name is None and not is_ping and self._content_length <= self.door.limits.max_body_bytes
+        if is_ordinary or self._has_session or self.parser.should_upgrade():
             self._begin_asgi()
             return
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()

@@ -19,6 +19,11 @@ def anonymous_bytes() -> int:
     return (resident - shared) * PAGE
 
 
+def mappings() -> int:
+    """Return the number of mappings this process has, of which the kernel allows 65,530 by default."""
+    return Path("/proc/self/maps").read_bytes().count(b"\n")
+
+
 def proportional_bytes(pid: int) -> int:
     """Return a process's proportional set size: shared pages counted once over all who share them; 0 if it is gone."""
     return _rollup(pid, "Pss:")

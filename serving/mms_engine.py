@@ -4,13 +4,15 @@ It is for those who must stay on it, and what our own engine is compared with. T
 same answers. These remain as it has them:
 
 - `/ping` is 200 from the start, whatever becomes of the models; a request that comes while the one model loads waits.
-- A model that does not load is answered with 500 "Failed to start workers", the reason is in the log; out of memory
-  is 507. A path that must not be loaded is "not found", 404.
+- A model that does not load is answered with 500 "Failed to start workers", the reason is in the log. Out of memory
+  is 507, after which the model counts as loaded, without a worker, until it is deleted.
+- A path that must not be loaded is "not found", 404. Ports end at 32,766. Models are listed by name.
 - A load may take no longer than a request: `response_seconds`. A request that takes longer is answered with 500.
 - Nothing is unloaded to make room, nothing is loaded on demand: a repository's models all load at the start.
 - Unloading and stopping do not wait for requests under way.
 - One model per process, its code on the path before the standard library until our service has removed it.
-- No streams: answers are joined. No raw forms: it takes them apart. The last of several headers of one name wins.
+- No streams: answers are joined. A form is taken apart and put together again: of two fields of one name the last
+  is left.
 - A model whose `MAR-INF/MANIFEST.json` names a handler runs that handler itself, without ours.
 - Whoever reaches the port may load and unload; only below the models' folder here, and never from an address.
 - Killed with SIGKILL, this process takes Java along, but the listening process of each model stays behind.
@@ -32,13 +34,16 @@ from mooring.handler.resolve import choose_handler
 from mooring.runner.parentage import adopt_orphans, die_with, end_children
 
 from .mms_config import UNPACKED, MmsPlan, for_one_model, jar, plan
-from .repository import ARCHIVE_SUFFIXES, Unpacker, model_name
+from .repository import ARCHIVE_SUFFIXES, Repository, Unpacker, model_name
 from .settings import SHUTDOWN_DRAIN_S, Mode, ServerSettings
 from .socket_binding import bind
 
 logger = logging.getLogger(__name__)
 
 SINGLE_MODEL = "model"
+HOW_TO_INSTALL = "Install it with: pip install 'mooring[mms]'"
+# It compares ports with the largest 16-bit number that has a sign.
+LARGEST_PORT = 32766
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 # How often it is looked whether the one model failed to load.
 POLL_S = 0.2
@@ -81,8 +86,7 @@ def serve(settings: ServerSettings, variables: Mapping[str, str]) -> int:
     `ModelNotServedError` if the one model does not load, `EngineEndedError` if the Java server ends unasked.
     """
     java, home = find_java(variables), find_package()
-    if ":" in settings.host:
-        raise SettingError("--host", settings.host, "an IPv4 address or a name, which is what multi-model-server reads")
+    check_address(settings)
     bind(settings.host, settings.port).close()  # Java would say it after the models have loaded
     with tempfile.TemporaryDirectory(prefix="mooring-mms-", ignore_cleanup_errors=True) as folder:
         settings, models = _models(settings, variables, Unpacker(Path(folder) / UNPACKED))
@@ -104,11 +108,21 @@ def find_java(variables: Mapping[str, str]) -> str:
 
 def find_package() -> Path:
     """Return the folder that the package `mms` lies in. Raises `MissingEngineError`."""
+    if importlib.util.find_spec("psutil") is None:
+        raise MissingEngineError("the package psutil, which workers of multi-model-server import", HOW_TO_INSTALL)
     spec = importlib.util.find_spec("mms")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if jar(Path(place).parent).is_file():
             return Path(place).parent
-    raise MissingEngineError("the package multi-model-server", "Install it with: pip install 'mooring[mms]'")
+    raise MissingEngineError("the package multi-model-server", HOW_TO_INSTALL)
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Raise `SettingError` for an address that multi-model-server would refuse once all models are loaded."""
+    if ":" in settings.host:
+        raise SettingError("--host", settings.host, "an IPv4 address or a name: multi-model-server knows no others")
+    if settings.port > LARGEST_PORT:
+        raise SettingError("--port", str(settings.port), f"{LARGEST_PORT} or less: multi-model-server takes no others")
 
 
 # --- what is served ---------------------------------------------------------------------------------------------------
@@ -133,11 +147,12 @@ def _models(
 def _all_below(root: Path, variables: Mapping[str, str], unpacker: Unpacker) -> dict[str, Path]:
     """Return what can be served of a repository; what cannot is logged with its reason, and left out."""
     found = {}
+    repository = Repository(root)
     for path in sorted(root.iterdir()):
         if path.name.startswith(".") or not (path.is_dir() or path.name.endswith(ARCHIVE_SUFFIXES)):
             continue
         try:
-            folder = unpacker.folder(path)
+            folder = unpacker.folder(repository.resolve(model_name(path), str(path)))
             choose_handler(folder, variables)
         except (MooringError, OSError) as error:
             logger.warning("'%s' is left out: %s", path.name, error)
@@ -174,13 +189,13 @@ class _Run:
     def until_stopped(self) -> int:
         # Workers whose own parent was killed become ours to reap, as they do where this is a container's first process.
         adopt_orphans()
+        # Never let through again: a second SIGTERM must not change the exit code while this process is on its way out.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
         try:
             self._java = _start(self._plan, before)
             return self._watch()
         finally:
             end_children(WORKERS_END_S)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _watch(self) -> int:
         while True:

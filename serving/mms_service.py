@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from mooring.artifact.publish import publish_file
 from mooring.artifact.requirements import site_folder
+from mooring.compat.finder import Room, install
 from mooring.contract.environment import process_variables
-from mooring.handler.errors import UnsupportedContentTypeError
 from mooring.handler.load import load_handler
+from mooring.handler.media_types import parse
 from mooring.handler.protocol import Handler, InferenceRequest, InferenceResponse
 from mooring.handler.resolve import choose_handler
 from mooring.handler.terms import LoadTerms
@@ -23,10 +24,11 @@ from mooring.handler.warm_up import warm_up
 
 from . import frames
 from .batcher import slices
-from .door import FORWARDED
+from .door import FORWARDED, OWN_PREFIX
 from .errors import RemoteError
 from .host_wire import error_frame, response_lines
 from .http_errors import to_response
+from .mms_forms import body_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +50,6 @@ class WorkerContext(Protocol):
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
         """Add a header to one answer."""
-
-
-class UnpackedFormError(UnsupportedContentTypeError):
-    """A form whose raw bytes a handler can no longer have: multi-model-server takes forms apart before its workers."""
-
-    def __init__(self, content_type: str) -> None:
-        super().__init__(content_type, ["every type but forms, which multi-model-server takes apart"])
 
 
 class ModelService:
@@ -85,21 +80,20 @@ class ModelService:
         try:
             self._handler = _loaded(context, variables)
         except Exception as error:
-            logger.warning("The model did not load: %s", error)  # the worker logs where
-            _tell_of_first_load(variables, str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            logger.warning("The model did not load: %s", reason)  # the worker logs where
+            _tell_of_first_load(variables, reason)
             raise
         _tell_of_first_load(variables, "")
 
     # --- answering --------------------------------------------------------------------------------------------------
 
-    def _request(
-        self, element: Mapping[str, Any], context: WorkerContext, index: int
-    ) -> InferenceRequest | UnpackedFormError:
-        headers = self._headers(context.get_all_request_header(index))
+    def _request(self, element: Mapping[str, Any], context: WorkerContext, index: int) -> InferenceRequest:
+        given = context.get_all_request_header(index)
+        headers = self._headers(given)
         content_type = headers.get("content-type", "")
-        if "body" not in element:
-            return UnpackedFormError(content_type)
-        return InferenceRequest(bytes(element["body"]), content_type, headers["accept"], headers)
+        body = body_of(element, given, parse(content_type))
+        return InferenceRequest(body, content_type, headers["accept"], headers)
 
     def _headers(self, given: Mapping[str, Any]) -> dict[str, str]:
         """Return the headers that reach a handler behind our own front door too; see `Door.request_lines`."""
@@ -107,24 +101,26 @@ class ModelService:
         for name, value in given.items():
             key = name.lower()
             # Beside headers there is a mapping per part of the body, under that part's name.
-            if isinstance(value, str) and (key.encode() in FORWARDED or key.startswith("x-")):
+            if isinstance(value, str) and _reaches_handlers(key.encode()):
                 headers[key] = value
         if headers.get("accept", "*/*") in ("", "*/*"):
             headers["accept"] = self._default_accept
         return headers
 
-    def _answers(self, requests: Sequence[InferenceRequest | UnpackedFormError]) -> list[InferenceResponse | Exception]:
-        """Answer what can be asked of the handler, no more at once than it finds safe, in the order of the requests."""
-        asked = [request for request in requests if isinstance(request, InferenceRequest)]
-        given: list[InferenceResponse | Exception] = []
-        for batch in slices(asked, self._handler.max_batch_rows) if asked else ():
+    def _answers(self, requests: list[InferenceRequest]) -> list[InferenceResponse | Exception]:
+        """Ask the handler, for no more at once than it finds safe."""
+        answers: list[InferenceResponse | Exception] = []
+        for batch in slices(requests, self._handler.max_batch_rows):
             try:
-                given += self._handler.respond(batch)
+                answers += self._handler.respond(batch)
             except Exception as error:  # user code may raise anything; each request learns of it
                 logger.exception("A handler raised instead of answering.")
-                given += [error] * len(batch)
-        left = iter(given)
-        return [request if isinstance(request, Exception) else next(left) for request in requests]
+                answers += [error] * len(batch)
+        return answers
+
+
+def _reaches_handlers(name: bytes) -> bool:
+    return name in FORWARDED or (name.startswith(b"x-") and not name.startswith(OWN_PREFIX))
 
 
 def _loaded(context: WorkerContext, variables: Mapping[str, str]) -> Handler:
@@ -135,6 +131,7 @@ def _loaded(context: WorkerContext, variables: Mapping[str, str]) -> Handler:
     choice = choose_handler(folder, variables)
     if choice.requirements is not None:
         sys.path.insert(0, str(site_folder(choice.requirements, variables)))
+    install(Room.SERVING)
     # One thread, as multi-model-server's workers have by default: it starts one worker per core if asked to.
     threads = choice.config.threads or 1
     handler = load_handler(

@@ -66,7 +66,7 @@ class Placement:
         finally:
             resident.loading_in.remove(link)
         del self._tried_in[record.number]
-        link.mappings += facts.get("mappings", 0)
+        link.mappings = facts["mappings"]
         return link, facts
 
     def cancel(self, resident: Resident) -> None:

@@ -1,5 +1,6 @@
 """Who may be in memory: records of models, their bytes and leases, and who makes room for whom. No I/O, no clock."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -38,6 +39,7 @@ class ModelRecord:
     deaths: int = 0
     last_used: float = 0.0
     load_seconds: float = 0.0
+    mapped: tuple[str, ...] = ()  # hashes of the weights it maps
 
     def enter(self, state: State, reason: str = "") -> None:
         """Move to another state. Raises `IllegalMoveError` if the present one does not lead there."""
@@ -51,6 +53,14 @@ class ModelRecord:
         return self.state is State.READY and self.leases == 0 and not self.is_pinned
 
 
+@dataclass(slots=True)
+class Content:
+    """Weights that are mapped, and how many models map them; they are in memory once."""
+
+    bytes: int
+    models: int = 0
+
+
 @dataclass
 class ResidencyTable:
     """The models that hold or are promised memory, within a budget of bytes."""
@@ -61,6 +71,7 @@ class ResidencyTable:
     records: dict[str, ModelRecord] = field(default_factory=dict)
     factors: dict[str, float] = field(default_factory=dict)
     used: int = 0  # bytes held or promised
+    contents: dict[str, Content] = field(default_factory=dict)
     _loading: dict[str, ModelRecord] = field(default_factory=dict)
     _next_number: int = 1
 
@@ -121,8 +132,24 @@ class ResidencyTable:
         self.used += size - record.bytes
         record.bytes = size
 
+    def maps(self, record: ModelRecord, weights: Mapping[str, int]) -> None:
+        """Note which weights, by hash of their content, a model maps now; each counts once for all who map it."""
+        for name, size in weights.items():
+            content = self.contents.setdefault(name, Content(size))
+            content.models += 1
+            if content.models == 1:
+                self.used += size
+        for name in record.mapped:
+            content = self.contents[name]
+            content.models -= 1
+            if not content.models:
+                self.used -= content.bytes
+                del self.contents[name]
+        record.mapped = tuple(weights)
+
     def remove(self, record: ModelRecord) -> None:
         """Forget a model and take back its bytes."""
         if self.records.get(record.name) is record:
             self.holds(record, 0)
+            self.maps(record, {})
             del self.records[record.name]

@@ -29,6 +29,7 @@ from .on_demand import OnDemand
 from .pool import HostPool
 from .repository import Repository, Unpacker
 from .residency import ResidencyTable
+from .sessions import Sessions
 from .settings import RESERVE_BYTES, SHUTDOWN_DRAIN_S, Mode, ServerSettings
 from .upkeep import Upkeep
 
@@ -105,6 +106,7 @@ class Server(uvicorn.Server):
             limits=settings.limits,
             default_accept=settings.limits.default_accept,
             single_model=SINGLE_MODEL if settings.mode is Mode.SINGLE else None,
+            sessions=Sessions(settings.limits),
         )
         self._upkeep = Upkeep(self._catalog, pool, settings.limits)
         self._upkeep.start()
@@ -163,6 +165,7 @@ class Server(uvicorn.Server):
         self._upkeep.close()
         self._catalog.close()
         await self._pool.close()
+        self._door.sessions.close_all()
         self._unpacker.close()
         logger.info("Stopped.")
 

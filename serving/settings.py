@@ -254,3 +254,7 @@ def table() -> str:
         shown = str(default).lower() if isinstance(default, bool) else default
         lines.append(f"| `{setting.variable}` | `{setting.option}` | {shown} | {setting.meaning} | {also} |")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201 - what this module is run for

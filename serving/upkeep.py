@@ -16,6 +16,7 @@ from .memory import private_bytes, proportional_bytes, resident_anonymous_bytes
 from .placement import LOAD_FAILURES
 from .pool import HostPool
 from .settings import Limits
+from .tiers import Tiers
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Upkeep:
         self._limits = limits
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
+        self._tiers = Tiers(catalog, pool)
         self._first_sizes: dict[int, int] = {}  # pid of a host -> its size less its models' when it was first seen
         self.proportional_bytes = 0  # of all processes of the pool, at the last look
 
@@ -59,6 +61,7 @@ class Upkeep:
             try:
                 await self._unload_idle()
                 await self._recycle()
+                self._tiers.check()
                 if checks % CHECKS_A_LOOK == 0:
                     await self._look_at_memory()
             except (MooringError, OSError):

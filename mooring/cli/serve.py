@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
     for setting in SETTINGS:
         metavar = {int: "N", float: "SECONDS", bool: "true|false", str: "TEXT"}[setting.kind]
         default = getattr(Limits(), setting.field)
-        group.add_argument(setting.option, metavar=metavar, help=f"{setting.meaning} (default {default})")
+        also = f"; also {', '.join(setting.aliases)}" if setting.aliases else ""
+        group.add_argument(setting.option, metavar=metavar, help=f"{setting.meaning} (default {default}{also})")
     return made
 
 

@@ -46,7 +46,9 @@ def plain(value: Any) -> Any:
 
 def _chunks(made: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[bytes]:
     """Yield what a generator makes. Closing this closes the generator, which sees it as GeneratorExit."""
-    pieces: Generator[Any, None, None] = _in_turn(cast("AsyncGenerator[Any, Any]", made), loop) if inspect.isasyncgen(made) else made
+    pieces: Generator[Any, None, None] = (
+        _in_turn(cast("AsyncGenerator[Any, Any]", made), loop) if inspect.isasyncgen(made) else made
+    )
     try:
         while True:
             with user_code("The model's stream"):

@@ -1,37 +1,50 @@
-"""Bodies to arrays and back: JSON, JSON Lines, CSV, npy and npz. Nothing here ever unpickles."""
+"""Bodies to values and back by their media types. Nothing here ever unpickles."""
 
-import io
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from . import open_inference
 from .errors import BodyDecodeError, UnsupportedAcceptError, UnsupportedContentTypeError
-from .media_types import CSV, JSON, JSON_LINES, NPY, NPZ, MediaType, negotiate, parse
+from .media_types import (
+    CSV,
+    FORM,
+    JSON,
+    JSON_LINES,
+    MULTIPART,
+    NPY,
+    NPZ,
+    OCTETS,
+    OPEN_INFERENCE,
+    TEXT,
+    TRITON_BINARY,
+    MediaType,
+    negotiate,
+    parse,
+    spelling,
+)
+from .multipart import decode_form, decode_multipart
+from .numpy_files import decode_npy, decode_npz, encode_npy, encode_npz
+from .protocol import InferenceRequest, InferenceResponse
+from .tables import decode_csv, encode_csv
 
-Array = NDArray[Any]
-
-# Types whose bodies a user's function gets as text.
-TEXT_TYPES = frozenset({JSON, JSON_LINES, CSV})
-# What files of these kinds begin with; numpy takes anything else for a pickle, and says so.
-NPY_BEGINS = b"\x93NUMPY"
-ZIP_BEGINS = b"PK"
+# Marks an encoding: some programs begin UTF-8 with it, and JSON's grammar does not know it.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def decode_text(body: bytes, media_type: MediaType) -> str:
     """Return a body as text. Raises `BodyDecodeError`."""
     try:
-        return body.decode(media_type.charset)
-    except (UnicodeDecodeError, LookupError) as error:
+        return media_type.text(body)
+    except ValueError as error:
         raise BodyDecodeError(media_type.name, str(error)) from error
 
 
 def decode_json(body: bytes, media_type: MediaType) -> Any:
     """Return what a JSON body says. Raises `BodyDecodeError` naming line and column."""
-    if media_type.charset.lower() not in ("utf-8", "utf8"):
+    if not media_type.is_utf8 or body.startswith(BYTE_ORDER_MARK):
         body = decode_text(body, media_type).encode()
     try:
         return orjson.loads(body)
@@ -41,8 +54,11 @@ def decode_json(body: bytes, media_type: MediaType) -> Any:
 
 def decode_json_lines(body: bytes, media_type: MediaType) -> list[Any]:
     """Return one value per line that is not empty. Raises `BodyDecodeError` naming the line."""
+    if not media_type.is_utf8 or body.startswith(BYTE_ORDER_MARK):
+        body = decode_text(body, media_type).encode()
     values = []
-    for number, line in enumerate(decode_text(body, media_type).splitlines(), start=1):
+    # Only this byte ends a line: JSON's text may hold the other characters that Python takes for ends of lines.
+    for number, line in enumerate(body.split(b"\n"), start=1):
         if line.strip():
             try:
                 values.append(orjson.loads(line))
@@ -51,43 +67,12 @@ def decode_json_lines(body: bytes, media_type: MediaType) -> list[Any]:
     return values
 
 
-def decode_csv(body: bytes, media_type: MediaType) -> Array:
-    """Return a table of numbers, rows x columns. Raises `BodyDecodeError` naming the line."""
-    rows: list[list[float]] = []
-    for number, line in enumerate(decode_text(body, media_type).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append([float(cell) for cell in line.split(",")])
-        except ValueError as error:
-            raise BodyDecodeError(CSV, f"line {number}: {error}") from error
-        if len(rows[-1]) != len(rows[0]):
-            problem = f"line {number} has {len(rows[-1])} columns, the first has {len(rows[0])}"
-            raise BodyDecodeError(CSV, problem)
-    return np.array(rows, dtype=np.float64)
+def decode_octets(body: bytes, _: MediaType) -> bytes:
+    """Return the body itself."""
+    return body
 
 
-def decode_npy(body: bytes, _: MediaType) -> Array:
-    """Return the array of an .npy body; never one of pickled objects. Raises `BodyDecodeError`."""
-    if not body.startswith(NPY_BEGINS):
-        raise BodyDecodeError(NPY, "it does not begin as an .npy file does")
-    try:
-        array: Array = np.load(io.BytesIO(body), allow_pickle=False)
-    except (ValueError, OSError, EOFError, MemoryError) as error:
-        raise BodyDecodeError(NPY, str(error)) from error
-    return array
-
-
-def decode_npz(body: bytes, _: MediaType) -> dict[str, Array]:
-    """Return the arrays of an .npz body by name. Raises `BodyDecodeError`."""
-    if not body.startswith(ZIP_BEGINS):
-        raise BodyDecodeError(NPZ, "it does not begin as an .npz file does")
-    try:
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise BodyDecodeError(NPZ, str(error)) from error
-
+# --- decoding ---------------------------------------------------------------------------------------------------------
 
 DECODERS: dict[str, Callable[[bytes, MediaType], Any]] = {
     JSON: decode_json,
@@ -95,18 +80,26 @@ DECODERS: dict[str, Callable[[bytes, MediaType], Any]] = {
     CSV: decode_csv,
     NPY: decode_npy,
     NPZ: decode_npz,
+    TEXT: decode_text,
+    OCTETS: decode_octets,
+    MULTIPART: decode_multipart,
+    FORM: decode_form,
+    TRITON_BINARY: open_inference.decode,
+    OPEN_INFERENCE: open_inference.decode,
 }
+# What a client may be told of: one type is our own front door's.
+READABLE = tuple(name for name in DECODERS if name != OPEN_INFERENCE)
 
 
 def decode(body: bytes, content_type: str) -> Any:
-    """Return what a body holds: JSON's own values, a list for JSON Lines, arrays for the rest.
+    """Return what a body holds: JSON's own values, a list for JSON Lines, fields by name for forms, else arrays.
 
-    Raises `UnsupportedContentTypeError`, `BodyDecodeError`.
+    Raises `UnsupportedContentTypeError`, and `CallerError` for a body that is not what its type says.
     """
     media_type = parse(content_type)
     decoder = DECODERS.get(media_type.name)
     if decoder is None:
-        raise UnsupportedContentTypeError(content_type, tuple(DECODERS))
+        raise UnsupportedContentTypeError(content_type, READABLE)
     return decoder(body, media_type)
 
 
@@ -120,35 +113,23 @@ def encode_json(value: Any) -> bytes:
 
 def encode_json_lines(value: Any) -> bytes:
     """Return each item of a value as a line of JSON; a value that has no items is one line."""
-    items = value if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) != 0 else [value]
-    return b"".join(encode_json(item) + b"\n" for item in items)
+    has_items = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return b"".join(encode_json(item) + b"\n" for item in (value if has_items else [value]))
 
 
-def encode_csv(value: Any) -> bytes:
-    """Return a table as lines of comma-separated cells; a list of scalars is one cell a line.
-
-    Raises `TypeError` for more than two dimensions.
-    """
-    table = np.asarray(value)
-    if table.ndim > 2:
-        raise TypeError(f"CSV has two dimensions, the answer has {table.ndim}")
-    rows = table.reshape(-1, 1) if table.ndim < 2 else table
-    return "".join(",".join(str(cell) for cell in row) + "\n" for row in rows.tolist()).encode()
+def encode_text(value: Any) -> bytes:
+    """Return text as it is, and a number as digits. Raises `TypeError` for what has several parts."""
+    plain = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
+    if not isinstance(plain, (str, int, float)):
+        raise TypeError(f"plain text is one value, the answer is of type {type(value).__name__}")
+    return str(plain).encode()
 
 
-def encode_npy(value: Any) -> bytes:
-    """Return a value as an .npy body. Raises `ValueError` where it is no array of plain numbers or text."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(value), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def encode_npz(value: Any) -> bytes:
-    """Return a mapping of arrays, or one array called `output`, as an .npz body."""
-    buffer = io.BytesIO()
-    arrays = value if isinstance(value, dict) else {"output": value}
-    np.savez(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
-    return buffer.getvalue()
+def encode_octets(value: Any) -> bytes:
+    """Return bytes as they are. Raises `TypeError` for anything else."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"an answer of type {type(value).__name__} is no bytes")
+    return bytes(value)
 
 
 ENCODERS: dict[str, Callable[[Any], bytes]] = {
@@ -157,30 +138,55 @@ ENCODERS: dict[str, Callable[[Any], bytes]] = {
     NPY: encode_npy,
     JSON_LINES: encode_json_lines,
     NPZ: encode_npz,
+    TEXT: encode_text,
+    OCTETS: encode_octets,
+    OPEN_INFERENCE: open_inference.encode,
 }
 WRITABLE = tuple(ENCODERS)
+# What a client may be told of.
+OFFERED = tuple(name for name in ENCODERS if name != OPEN_INFERENCE)
 
 
 def encode(value: Any, accept: str) -> tuple[bytes, str]:
-    """Return a value as the type that a client likes best, and that type.
+    """Return a value as the type that a client likes best of those it can be written as, and that type.
 
-    Raises `UnsupportedAcceptError` if it likes none of ours, or if the value cannot be written as the one it likes.
+    Raises `UnsupportedAcceptError` if it likes none of ours, or if the value cannot be written as any that it likes.
     """
     content_type = negotiate(accept, WRITABLE)
-    if content_type is None:
-        raise UnsupportedAcceptError(accept, WRITABLE)
-    try:
-        return ENCODERS[content_type](value), content_type
-    except (TypeError, ValueError) as error:
-        if content_type == JSON:
-            raise  # the handler returned something that is no answer at all
-        raise UnsupportedAcceptError(f"{accept} ({error})", (JSON,)) from error
+    if content_type == JSON:  # an error here is the handler's: it returned something that is no answer at all
+        return encode_json(value), JSON
+    offered, problem = WRITABLE, None
+    while content_type is not None:
+        try:
+            return ENCODERS[content_type](value), _written(content_type, accept)
+        except (TypeError, ValueError) as error:
+            problem = problem or error
+        offered = tuple(name for name in offered if name != content_type)
+        content_type = negotiate(accept, offered)
+    if problem is None:
+        raise UnsupportedAcceptError(accept, OFFERED)
+    raise UnsupportedAcceptError(f"{accept} ({problem})", (JSON,)) from problem
+
+
+def respond(value: Any, request: InferenceRequest) -> InferenceResponse:
+    """Return a value as the answer to a request, in the request's own protocol if it came in one.
+
+    Raises what `encode` does, and `TensorRequestError`.
+    """
+    if parse(request.content_type).name in open_inference.TYPES:
+        return open_inference.respond(value, request)
+    return InferenceResponse(*encode(value, request.accept))
+
+
+def _written(content_type: str, accept: str) -> str:
+    """Return the type of an answer as its client is to read it."""
+    return JSON if content_type == OPEN_INFERENCE else spelling(accept, content_type)
 
 
 def _plain(value: Any) -> Any:
     """Give orjson something it knows: an array that is not contiguous, a tensor, a set."""
-    if isinstance(value, np.ndarray):
-        return np.ascontiguousarray(value) if value.dtype.kind in "biuf" else value.tolist()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and not value.flags.c_contiguous:
+        return np.ascontiguousarray(value)
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, (set, frozenset)):

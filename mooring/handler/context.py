@@ -105,6 +105,16 @@ class Context:
         self.metrics = Metrics(self.model_name)
         self._requests = requests
 
+    @property
+    def session_id(self) -> str | None:
+        """The stateful session that the request belongs to, None outside of one."""
+        return self.get_request_header(0, "x-amzn-sagemaker-session-id")
+
+    @property
+    def session_dir(self) -> str | None:
+        """A folder for what a handler keeps of the session; it goes when the session ends."""
+        return self.get_request_header(0, "x-mooring-session-dir")
+
     def is_cancelled(self, idx: int = 0) -> bool:
         """Whether the client is gone; a handler that computes for long may ask now and then, and stop."""
         return idx < len(self._requests) and self._requests[idx].is_cancelled()

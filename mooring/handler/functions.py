@@ -115,8 +115,7 @@ class FunctionHandler:
         if self._is_batched:
             return self._respond_to_batch(requests)
         if self._loop is not None:
-            everything = asyncio.gather(*(self._respond_async(request) for request in requests))
-            return self._loop.run_until_complete(_gathered(everything))
+            return self._loop.run_until_complete(self._respond_at_once(requests))
         return [self._respond_to_one(request) for request in requests]
 
     def _respond_to_one(self, request: InferenceRequest) -> InferenceResponse | Exception:
@@ -150,6 +149,9 @@ class FunctionHandler:
         return prediction if is_stream(prediction) else codecs.encode(plain(prediction), request.accept)
 
     # --- several at once --------------------------------------------------------------------------------------------
+
+    async def _respond_at_once(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
+        return await asyncio.gather(*(self._respond_async(request) for request in requests))
 
     async def _respond_async(self, request: InferenceRequest) -> InferenceResponse | Exception:
         context = self._context([request])
@@ -214,10 +216,6 @@ class FunctionHandler:
 
 async def _awaited(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
-
-
-async def _gathered(everything: Any) -> Any:
-    return await everything
 
 
 def _body(request: InferenceRequest) -> str | bytes:

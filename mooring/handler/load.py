@@ -14,7 +14,7 @@ def load_handler(choice: HandlerChoice, terms: LoadTerms) -> Handler:
         case HandlerKind.ONNX:
             from .defaults.onnx import OnnxHandler
 
-            return OnnxHandler.load(choice.files[0], terms.threads)
+            return OnnxHandler.load(choice.files[0], terms)
         case HandlerKind.TRANSFORMERS:
             from .defaults.transformers import TransformersHandler
 

@@ -1,20 +1,21 @@
 """Forms as fields by name: multipart/form-data and application/x-www-form-urlencoded, within limits.
 
 One pass over the body per boundary, whatever it holds: what looks like a boundary costs no more than other bytes.
+Of several fields with one name the last counts.
 """
 
-from collections.abc import Mapping
+from itertools import takewhile
 from urllib.parse import parse_qsl
 
 from .errors import BodyDecodeError
 from .media_types import FORM, MULTIPART, MediaType, parse
 
-Fields = Mapping[str, str | bytes]
-
 MOST_PARTS = 100
 MOST_HEADER_BYTES = 8192
 # RFC 2046 allows 70 characters.
 MOST_BOUNDARY_BYTES = 70
+# What follows the last boundary.
+END = b"--"
 
 
 def decode_multipart(body: bytes, media_type: MediaType) -> dict[str, str | bytes]:
@@ -23,32 +24,34 @@ def decode_multipart(body: bytes, media_type: MediaType) -> dict[str, str | byte
     if not 0 < len(boundary) <= MOST_BOUNDARY_BYTES:
         raise BodyDecodeError(MULTIPART, f"its boundary has to be 1 to {MOST_BOUNDARY_BYTES} characters long")
     # A boundary begins a line; the first one may begin the body.
-    preamble, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary, MOST_PARTS + 1)
+    _, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary, MOST_PARTS + 2)
+    parts = list(takewhile(lambda piece: not piece.startswith(END), pieces))
     if len(parts) > MOST_PARTS:
         raise BodyDecodeError(MULTIPART, f"it has more than {MOST_PARTS} parts")
-    if len(preamble) > MOST_HEADER_BYTES or not parts or not parts[-1].startswith(b"--"):
+    if len(parts) == len(pieces):
         raise BodyDecodeError(MULTIPART, "it does not end with its boundary")
-    return dict(_field(part) for part in parts[:-1])
+    return dict(_field(part) for part in parts)
 
 
 def _field(part: bytes) -> tuple[str, str | bytes]:
-    head, separator, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+    # Spaces may follow a boundary on its line.
+    head, separator, content = part.lstrip(b" \t").removeprefix(b"\r\n").partition(b"\r\n\r\n")
     if not separator or len(head) > MOST_HEADER_BYTES:
-        raise BodyDecodeError(MULTIPART, "a part has no end of its headers")
+        raise BodyDecodeError(MULTIPART, f"a part has no end of its headers in {MOST_HEADER_BYTES} bytes")
     headers: dict[str, str] = {}
     for line in head.decode("utf-8", "replace").split("\r\n"):
-        name, _, value = line.partition(":")
-        headers[name.strip().lower()] = value.strip()
+        key, _, value = line.partition(":")
+        headers[key.strip().lower()] = value.strip()
     disposition = parse(headers.get("content-disposition", ""))
     name = disposition.parameters.get("name", "")
     if disposition.name != "form-data" or not name:
         raise BodyDecodeError(MULTIPART, 'a part has no Content-Disposition: form-data; name="…"')
-    given = headers.get("content-type")
-    if "filename" in disposition.parameters or (given and not given.lower().startswith("text/")):
+    media_type = parse(headers.get("content-type", "text/plain"))
+    if "filename" in disposition.parameters or not media_type.name.startswith("text/"):
         return name, content
     try:
-        return name, content.decode(parse(given or "text/plain").charset)
-    except (UnicodeDecodeError, LookupError) as error:
+        return name, media_type.text(content)
+    except ValueError as error:
         raise BodyDecodeError(MULTIPART, f"field '{name}': {error}") from error
 
 

@@ -91,7 +91,13 @@ class _Folder:
     def program(self) -> str | None:
         """The script that somebody named, None where nobody did."""
         named = (self.variables.get(name) for name in PROGRAM_VARIABLES)
-        return self.config.handler or next(filter(None, named), None)
+        return self.own_program or next(filter(None, named), None)
+
+    @property
+    def own_program(self) -> str | None:
+        """The script that the model itself names; an entry point is for another rule."""
+        handler = self.config.handler
+        return None if handler is None or ":" in handler else handler
 
     @property
     def code_folders(self) -> Iterator[Path]:
@@ -173,7 +179,7 @@ def _functions(folder: _Folder) -> HandlerChoice | str:
             config = folder.config
             return HandlerChoice(HandlerKind.FUNCTIONS, folder.root, (script, *others), reason, config, backend=backend)
     # A container's SAGEMAKER_PROGRAM is for all of its models; one without a code folder is meant to need none.
-    is_meant = (folder.root / "code").is_dir() or folder.config.handler or folder.is_true("MOORING_STRICT")
+    is_meant = (folder.root / "code").is_dir() or folder.own_program or folder.is_true("MOORING_STRICT")
     if program and is_meant:
         raise ModelFolderError(f"The handler script {program} is named but not there.", [program], _names(folder.root))
     return f"no code/{name}"

@@ -63,11 +63,11 @@ def _scripts(place: str, model_root: Path) -> list[Path]:
 
 def _target(module: ModuleType, name: str | None) -> Any:
     """Return the function or class that handles. Raises `HandlerError`."""
-    if name is not None:
-        found = getattr(module, name, None)
-        if found is None:
-            raise HandlerError(f"{module.__name__} has no {name}, which the entry point names.")
-        return found
+    if name is not None and hasattr(module, name):
+        return getattr(module, name)
+    # `module:handle` is also how multi-model-server was told of a module that holds nothing but a class.
+    if name not in (None, HANDLE):
+        raise HandlerError(f"{module.__name__} has no {name}, which the entry point names.")
     if callable(getattr(module, HANDLE, None)):
         return module.handle
     classes = [
@@ -75,6 +75,8 @@ def _target(module: ModuleType, name: str | None) -> Any:
         for _, member in inspect.getmembers(module, inspect.isclass)
         if callable(getattr(member, HANDLE, None)) and member.__module__ == module.__name__
     ]
+    # One that another is derived from is there for the other's sake.
+    classes = [kind for kind in classes if not any(kind in other.__mro__[1:] for other in classes)]
     if len(classes) == 1:
         return classes[0]
     if classes:

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import codecs
+from . import codecs, open_inference
 from .errors import PredictionInputError, UnsupportedContentTypeError
 from .images import MODES, decode_image
-from .media_types import IMAGE, JSON, NPZ, MediaType, parse
+from .media_types import CSV, IMAGE, JSON, JSON_LINES, NPY, NPZ, TEXT, TRITON_BINARY, MediaType, parse
+from .open_inference import TensorRequest, array_of
 
 Array = NDArray[Any]
 IMAGE_RANK = 4
+# Types whose values are arrays, whatever the model.
+DECODERS = {name: codecs.DECODERS[name] for name in (JSON, JSON_LINES, CSV, NPY, NPZ)}
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Inputs:
 
     arrays: Mapping[str, Array]
     is_single: bool
+    request: TensorRequest | None = None  # how the answer is to be written, if it is to be the protocol's
 
     @property
     def rows(self) -> int:
         """The size of the batch dimension."""
-        first = next(iter(self.arrays.values()))
-        return int(first.shape[0]) if first.ndim else 1
+        for array in self.arrays.values():
+            return int(array.shape[0]) if array.ndim else 1
+        return 1
 
 
 @dataclass(frozen=True)
@@ -62,39 +67,60 @@ class InputReader:
     def read(self, body: bytes, content_type: str) -> Inputs:
         """Return a request's inputs.
 
-        Raises `UnsupportedContentTypeError`, `BodyDecodeError`, and `PredictionInputError` naming the model's inputs.
+        Raises `UnsupportedContentTypeError`, `BodyDecodeError`, `TensorRequestError`, and `PredictionInputError`
+        naming the model's inputs.
         """
         media_type = parse(content_type or JSON)
-        if media_type.is_image:
-            return self._read_image(body, media_type)
-        if media_type.name not in codecs.DECODERS:
-            raise UnsupportedContentTypeError(content_type, self.accepted)
-        value = codecs.DECODERS[media_type.name](body, media_type)
-        if media_type.name == NPZ:
-            return self._named(value)
+        decoder = DECODERS.get(media_type.name)
+        if decoder is None:
+            return self._read_other(body, media_type, content_type)
+        value = decoder(body, media_type)
         if isinstance(value, dict):
-            return self._read_object(value)
+            return self._named(value) if media_type.name == NPZ else self._read_object(value)
         return self._single(value)
 
     @property
     def accepted(self) -> tuple[str, ...]:
         """The content types that this model can be given."""
-        takes_images = len(self.specs) == 1 and self.specs[0].image_shape is not None
-        return (*codecs.DECODERS, *((IMAGE, "image/*") if takes_images else ()))
+        return (
+            *DECODERS,
+            *((TEXT,) if self._takes_text else ()),
+            *((IMAGE, "image/*") if self._image_shape is not None else ()),
+            TRITON_BINARY,
+        )
 
-    def _read_image(self, body: bytes, media_type: MediaType) -> Inputs:
-        spec = self.specs[0]
-        if len(self.specs) != 1 or spec.image_shape is None:
-            raise UnsupportedContentTypeError(media_type.name, self.accepted)
-        pixels = decode_image(body, media_type.name, *spec.image_shape)
-        return Inputs({spec.name: pixels[None].astype(spec.dtype)}, is_single=True)
+    @property
+    def _takes_text(self) -> bool:
+        return len(self.specs) == 1 and self.specs[0].dtype.kind == "O"
+
+    @property
+    def _image_shape(self) -> tuple[int, int, int] | None:
+        return self.specs[0].image_shape if len(self.specs) == 1 else None
+
+    def _read_other(self, body: bytes, media_type: MediaType, content_type: str) -> Inputs:
+        """Take what is no plain array: tensors of the protocol, a picture, text."""
+        if media_type.name in open_inference.TYPES:
+            return self._tensors(open_inference.decode_request(body, media_type))
+        if media_type.is_image and self._image_shape is not None:
+            spec = self.specs[0]
+            pixels = decode_image(body, media_type.name, *self._image_shape)
+            return Inputs({spec.name: pixels[None].astype(spec.dtype)}, is_single=True)
+        if media_type.name == TEXT and self._takes_text:
+            return self._single(codecs.decode_text(body, media_type))
+        raise UnsupportedContentTypeError(content_type, self.accepted)
 
     def _read_object(self, value: Mapping[str, Any]) -> Inputs:
         for key in ("instances", "inputs"):
             if key in value:
+                if open_inference.is_tensor_request(value):
+                    return self._tensors(open_inference.read_request(value))
                 inner = value[key]
                 return self._named(inner) if isinstance(inner, dict) else self._single(inner)
         return self._named(value)
+
+    def _tensors(self, request: TensorRequest) -> Inputs:
+        inputs = self._named(request.arrays)
+        return Inputs(inputs.arrays, inputs.is_single, request)
 
     def _named(self, given: Mapping[str, Any]) -> Inputs:
         """Take inputs by name: all of them, and no others."""
@@ -108,8 +134,7 @@ class InputReader:
             )
             raise self._error(f"The inputs' names do not match: {problem}.")
         arrays = {spec.name: self._array(spec, given[spec.name]) for spec in self.specs}
-        singles = {array.ndim == len(spec.shape) - 1 for spec, array in zip(self.specs, arrays.values(), strict=True)}
-        is_single = singles == {True}
+        is_single = all(arrays[spec.name].ndim == len(spec.shape) - 1 for spec in self.specs)
         if is_single:
             arrays = {name: array[None] for name, array in arrays.items()}
         return self._checked(arrays, is_single=is_single)
@@ -124,34 +149,66 @@ class InputReader:
         return self._checked({spec.name: array[None] if is_single else array}, is_single=is_single)
 
     def _array(self, spec: InputSpec, value: Any) -> Array:
+        """Return a value as the array that an input takes; a number is never rounded, wrapped or cut to fit."""
+        dtype = spec.dtype
         try:
-            array = np.asarray(value)
-        except ValueError as error:  # lists of different lengths
-            raise self._error(f"Input '{spec.name}' is not a regular array: {error}.") from error
-        if array.dtype == spec.dtype:
-            return array
-        if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and spec.dtype.kind != "f"):
-            if array.dtype.kind in "UO" and spec.dtype.kind == "O":
-                return array.astype(object)
-            raise self._error(f"Input '{spec.name}' holds {array.dtype}, which does not fit {spec.dtype}.")
-        return array.astype(spec.dtype)
+            if not isinstance(value, np.ndarray):
+                return array_of(value, dtype)
+            if value.dtype == dtype:
+                return value if dtype.kind != "O" else _texts(value)
+            return _cast(value, dtype)
+        except ValueError as error:
+            raise self._error(f"Input '{spec.name}': {error}.") from error
 
     def _checked(self, arrays: dict[str, Array], *, is_single: bool) -> Inputs:
         for spec in self.specs:
             shape = arrays[spec.name].shape
-            fits = len(shape) == len(spec.shape) and all(
-                wanted is None or wanted == size for wanted, size in zip(spec.shape, shape, strict=True)
-            )
-            if not fits:
-                given = " x ".join(map(str, shape)) or "a scalar"
-                raise self._error(f"Input '{spec.name}' is {given}, which does not fit.")
+            if len(shape) != len(spec.shape):
+                raise self._misfit(spec, shape)
+            for wanted, size in zip(spec.shape, shape, strict=True):
+                if wanted is not None and wanted != size:
+                    raise self._misfit(spec, shape)
         return Inputs(arrays, is_single)
+
+    def _misfit(self, spec: InputSpec, shape: tuple[int, ...]) -> PredictionInputError:
+        given = " x ".join(map(str, shape)) or "a scalar"
+        return self._error(f"Input '{spec.name}' is {given}, which does not fit.")
 
     def _error(self, problem: str) -> PredictionInputError:
         return PredictionInputError(problem, [str(spec) for spec in self.specs])
 
 
-def answer_value(outputs: Sequence[tuple[str, Array]], *, is_single: bool) -> Any:
+def _texts(array: Array) -> Array:
+    """Return an array of text, whose elements may have come as bytes. Raises `ValueError`."""
+    items = array.ravel().tolist()
+    if not all(isinstance(item, (str, bytes)) for item in items):
+        raise ValueError("it holds objects, which do not fit text")
+    texts = np.empty(len(items), dtype=object)
+    texts[:] = [item.decode() if isinstance(item, bytes) else item for item in items]
+    return texts.reshape(array.shape)
+
+
+def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return an array as another type that its values fit. Raises `ValueError`."""
+    kind = array.dtype.kind
+    if dtype.kind == "O" and kind == "U":
+        return array.astype(object)
+    if kind not in "biuf" or (kind == "f" and dtype.kind != "f") or dtype.kind == "O":
+        raise ValueError(f"it holds {'text' if kind in 'OUS' else array.dtype}, which does not fit {dtype}")
+    cast = array.astype(dtype)
+    if dtype.kind in "biu" and not np.can_cast(array.dtype, dtype) and not np.array_equal(cast, array):
+        raise ValueError(f"it holds numbers beyond the range of {dtype}")
+    return cast
+
+
+def answer_values(names: Sequence[str], outputs: Sequence[Any], *, is_single: bool) -> dict[str, Any]:
+    """Return outputs by name, each without its batch dimension if there was one row."""
+    if is_single:
+        outputs = [output[0] if np.ndim(output) else output for output in outputs]
+    return dict(zip(names, outputs, strict=True))
+
+
+def answer_value(names: Sequence[str], outputs: Sequence[Any], *, is_single: bool) -> Any:
     """Return what to encode: the only output as it is, several as an object of outputs by name."""
-    taken = {name: array[0] if is_single and array.ndim else array for name, array in outputs}
+    taken = answer_values(names, outputs, is_single=is_single)
     return next(iter(taken.values())) if len(taken) == 1 else taken

@@ -45,7 +45,7 @@ def test_toolkits_vectors_hold() -> None:
         (b"1", "text/csv; charset=no-such", "no-such"),
         (b"{}\n{", "application/jsonlines", "line 2"),
         (b"no npy", "application/x-npy", "does not begin as an .npy file"),
-        (npy(np.zeros(9))[:-1], "application/x-npy", "expected 72 bytes got 71"),
+        (npy(np.zeros(9))[:-1], "application/x-npy", "expected 72 bytes, got 71"),
         (b"no npz", "application/x-npz", "does not begin as an .npz file"),
         (b"PK\3\4", "application/x-npz", "zip"),
     ],

@@ -14,6 +14,7 @@ from PIL import Image
 from mooring.handler.defaults.onnx import OnnxHandler
 from mooring.handler.errors import BodyDecodeError, ModelLoadError, PredictionInputError, UnsupportedContentTypeError
 from mooring.handler.images import MAX_PIXELS
+from mooring.handler.terms import LoadTerms
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 
 
@@ -36,7 +37,7 @@ def write(path: Path, nodes: list[Any], inputs: dict[str, list[Any]], outputs: d
 
 def double(path: Path, shape: list[Any]) -> OnnxHandler:
     """y = x + x"""
-    return OnnxHandler.load(write(path, [helper.make_node("Add", ["x", "x"], ["y"])], {"x": shape}, {"y": shape}), 1)
+    return OnnxHandler.load(write(path, [helper.make_node("Add", ["x", "x"], ["y"])], {"x": shape}, {"y": shape}), LoadTerms())
 
 
 def answer(handler: OnnxHandler, body: Any, **given: str) -> Any:
@@ -92,7 +93,7 @@ def test_rows_that_depend_on_each_other_are_not_batched(tmp_path: Path) -> None:
     """The output has the input's first dimension, but each row knows of the others."""
     nodes = [helper.make_node("ReduceSum", ["x"], ["sum"]), helper.make_node("Add", ["x", "sum"], ["y"])]
     file = write(tmp_path, nodes, {"x": ["n", 2]}, {"y": ["n", 2]})
-    assert OnnxHandler.load(file, 1).max_batch_rows == 1
+    assert OnnxHandler.load(file, LoadTerms()).max_batch_rows == 1
 
 
 def test_fixed_first_dimension_is_not_batched(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_damaged_model_is_told_without_the_servers_paths(tmp_path: Path) -> None
     file = tmp_path / "model.onnx"
     file.write_bytes(b"no protocol buffer")
     with pytest.raises(ModelLoadError, match=r"^model\.onnx cannot be loaded") as refused:
-        OnnxHandler.load(file, 1)
+        OnnxHandler.load(file, LoadTerms())
     assert str(tmp_path) not in str(refused.value)
 
 

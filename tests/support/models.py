@@ -7,13 +7,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0) -> Path:
+def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0, seed: int = 0) -> Path:
     """Write a model folder whose `model.onnx` multiplies n x 3 floats, made larger by weights it carries along."""
     path.mkdir(parents=True, exist_ok=True)
     initializers = [helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])]
     nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
     if padding_floats:
-        padding = numpy_helper.from_array(np.random.default_rng(0).random(padding_floats, dtype=np.float32), "padding")
+        padding = numpy_helper.from_array(np.random.default_rng(seed).random(padding_floats, dtype=np.float32), "padding")
         initializers.append(padding)
         nodes = [
             helper.make_node("ReduceMax", ["padding"], ["largest"], keepdims=0),

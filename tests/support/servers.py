@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +142,7 @@ class Servers:
         budget: int = 0,
         healthy: bool = True,
         variables: dict[str, str] | None = None,
+        command: Sequence[str] = (),
         **limits: Any,
     ) -> RunningServer:
         port = free_port()
@@ -154,7 +155,7 @@ class Servers:
         }
         with log.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, json.dumps(given)],
+                [*command, sys.executable, "-c", PROGRAM, json.dumps(given)],
                 stderr=output,
                 stdout=output,
                 text=True,

@@ -1,7 +1,8 @@
 """The handler for a bare ONNX model: no code needed, requests batched where the model shows that it allows it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mooring.contract.errors import MooringError
-from mooring.handler import codecs
+from mooring.handler import codecs, open_inference
 from mooring.handler.errors import ModelLoadError, PredictionError
+from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
-from mooring.handler.tensors import InputReader, Inputs, InputSpec, answer_value
+from mooring.handler.tensors import InputReader, Inputs, InputSpec, answer_value, answer_values
+from mooring.handler.terms import LoadTerms
+
+from .onnx_batching import may_batch
+from .onnx_cache import LEAST_MODEL_BYTES, CachedModel, ModelCache
+from .onnx_tiers import Tier, open_session
 
 logger = logging.getLogger(__name__)
 
@@ -38,21 +45,41 @@ DTYPES = {
 }
 
 
+# The Open Inference Protocol's names of the same types.
+DATATYPES = {
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(float16)": "FP16",
+    "tensor(string)": "BYTES",
+    "tensor(bool)": "BOOL",
+    **{f"tensor({kind}{size})": f"{kind.upper()}{size}" for kind in ("int", "uint") for size in (8, 16, 32, 64)},
+}
+
+
 class OnnxHandler:
     """An onnxruntime session behind the handler protocol."""
 
-    def __init__(self, session: ort.InferenceSession, reader: InputReader, outputs: Sequence[str], rows: int) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        reader: InputReader,
+        outputs: Sequence[str],
+        rows: int,
+        form: "Form",
+    ) -> None:
         self.max_batch_rows = rows
+        self._form = form
         self._session = session
         self._reader = reader
         self._outputs = tuple(outputs)
         self._run = session.run
 
     @classmethod
-    def load(cls, file: Path, threads: int) -> "OnnxHandler":
+    def load(cls, file: Path, terms: LoadTerms) -> "OnnxHandler":
         """Load an .onnx file, and find out whether its rows may be batched. Raises `ModelLoadError`."""
+        form = Form.first(file, terms)
         try:
-            session = ort.InferenceSession(str(file), _options(threads), providers=["CPUExecutionProvider"])
+            session = form.open(form.tier)
         except Exception as error:  # onnxruntime's own exception classes share no base but this
             raise ModelLoadError(file, _without_paths(error, file)) from error
         specs = []
@@ -62,37 +89,68 @@ class OnnxHandler:
             shape = tuple(size if isinstance(size, int) else None for size in given.shape)
             specs.append(InputSpec(given.name, np.dtype(DTYPES[given.type]), shape))
         outputs = [output.name for output in session.get_outputs()]
-        rows = MAX_BATCH_ROWS if _may_batch(session, specs) else 1
-        return cls(session, InputReader(tuple(specs)), outputs, rows)
+        rows = MAX_BATCH_ROWS if may_batch(session, specs) else 1
+        return cls(session, InputReader(tuple(specs)), outputs, rows, form)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the model takes and gives, in the words of the Open Inference Protocol, and how it is held."""
+        ends = {"inputs": self._session.get_inputs(), "outputs": self._session.get_outputs()}
+        described = {name: [_described(end) for end in found] for name, found in ends.items()}
+        return {"platform": "onnxruntime_onnx", **described, **self._form.metadata()}
+
+    def change_tier(self, wanted: str) -> None:
+        """Hold the model in another form; requests are answered from the old one until the new one is there.
+
+        Raises `ModelLoadError` if the cache has no such form of it.
+        """
+        form = self._form.changed(Tier(wanted))
+        session = form.open(form.tier)
+        self._session, self._run, self._form = session, session.run, form
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
-        """Answer requests, those of one shape together."""
+        """Answer requests, those of one shape together, as many as have `max_batch_rows` rows between them."""
         answers: list[InferenceResponse | Exception] = [PredictionError("unanswered")] * len(requests)
         groups: dict[Any, list[tuple[int, Inputs]]] = {}
         for index, request in enumerate(requests):
             try:
                 inputs = self._reader.read(request.body, request.content_type)
-            except MooringError as error:
+            except (MooringError, MemoryError) as error:
                 answers[index] = error
                 continue
             groups.setdefault(_shape_key(inputs), []).append((index, inputs))
         for group in groups.values():
-            self._answer_group(group, requests, answers)
+            for batch in self._batches(group):
+                self._answer_batch(batch, requests, answers)
         return answers
 
-    def _answer_group(
+    def _batches(self, group: list[tuple[int, Inputs]]) -> Iterator[list[tuple[int, Inputs]]]:
+        """Cut a group so that no batch has too many rows; a request that has more by itself runs alone."""
+        if len(group) == 1:
+            yield group
+            return
+        batch: list[tuple[int, Inputs]] = []
+        rows = 0
+        for each in group:
+            rows += each[1].rows
+            if batch and (rows > self.max_batch_rows or self.max_batch_rows == 1):
+                yield batch
+                batch, rows = [], each[1].rows
+            batch.append(each)
+        yield batch
+
+    def _answer_batch(
         self,
-        group: list[tuple[int, Inputs]],
+        batch: list[tuple[int, Inputs]],
         requests: Sequence[InferenceRequest],
         answers: list[InferenceResponse | Exception],
     ) -> None:
         try:
-            outputs = self._predict([inputs for _, inputs in group])
+            outputs = self._predict([inputs for _, inputs in batch])
         except MemoryError as error:
-            outputs = [error] * len(group)
+            outputs = [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but this
-            outputs = self._predict_alone([inputs for _, inputs in group], error)
-        for (index, inputs), output in zip(group, outputs, strict=True):
+            outputs = self._predict_alone([inputs for _, inputs in batch], error)
+        for (index, inputs), output in zip(batch, outputs, strict=True):
             answers[index] = output if isinstance(output, Exception) else self._encode(output, inputs, requests[index])
 
     def _predict(self, group: list[Inputs]) -> list[Any]:
@@ -123,59 +181,73 @@ class OnnxHandler:
         return results
 
     def _encode(self, output: list[Array], inputs: Inputs, request: InferenceRequest) -> InferenceResponse | Exception:
-        value = answer_value(list(zip(self._outputs, output, strict=True)), is_single=inputs.is_single)
         try:
+            if inputs.request is not None:
+                return self._encode_tensors(output, inputs, inputs.request, request)
+            value = answer_value(self._outputs, output, is_single=inputs.is_single)
             return InferenceResponse(*codecs.encode(value, request.accept))
         except MooringError as error:
             return error
+
+    def _encode_tensors(
+        self, output: list[Array], inputs: Inputs, asked: TensorRequest, request: InferenceRequest
+    ) -> InferenceResponse:
+        named = [*answer_values(self._outputs, output, is_single=inputs.is_single).items()]
+        model_name = request.headers.get(open_inference.MODEL_NAME_HEADER, "")
+        body, content_type, headers = open_inference.encode_response(asked, model_name, named)
+        return InferenceResponse(body, content_type, headers=headers)
 
     def close(self) -> None:
         """Drop the session; its memory goes with the last reference."""
         del self._session, self._run
 
 
-def _options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that spin while they wait would take the cores from the other models of the process.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors reach us as exceptions; warnings would flood the log for every model
-    return options
+@dataclass(frozen=True)
+class Form:
+    """A model's file, and the form in which it is held."""
+
+    file: Path
+    terms: LoadTerms
+    tier: Tier = Tier.INLINE
+    cached: CachedModel | None = None
+
+    @classmethod
+    def first(cls, file: Path, terms: LoadTerms) -> "Form":
+        """Return how a model is held from its load on: mapped if its mapped form has been made before."""
+        if file.stat().st_size < LEAST_MODEL_BYTES:
+            return cls(file, terms)
+        cache = ModelCache.open(terms.variables)
+        cached = cache.find(file) if cache is not None else None
+        return cls(file, terms, Tier.INLINE if cached is None else Tier.MAPPED, cached)
+
+    def changed(self, wanted: Tier) -> "Form":
+        """Return another form of the same model. Raises `ModelLoadError`."""
+        cache = ModelCache.open(self.terms.variables)
+        cached = self.cached or (cache.find(self.file) if cache is not None else None)
+        if cached is None and wanted is not Tier.INLINE:
+            raise ModelLoadError(self.file, "its mapped form has not been made")
+        return Form(self.file, self.terms, wanted, cached)
+
+    def open(self, tier: Tier) -> ort.InferenceSession:
+        """Return a session. Raises what onnxruntime raises."""
+        file = self.file if tier is Tier.INLINE or self.cached is None else self.cached.file
+        return open_session(file, self.terms.threads, tier)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return how the model is held, and the weights that are mapped for it, by content."""
+        weights = dict(self.cached.weights) if self.cached is not None and self.tier is not Tier.INLINE else {}
+        is_large = self.file.stat().st_size >= LEAST_MODEL_BYTES
+        return {"tier": self.tier.value, "is_large": is_large, "weights": weights}
+
+
+def _described(end: Any) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else -1 for size in end.shape]
+    return {"name": end.name, "datatype": DATATYPES.get(end.type, end.type), "shape": shape}
 
 
 def _shape_key(inputs: Inputs) -> Any:
     """What rows must share to run as one batch; a single input, the usual case, is compared by its shape alone."""
     return tuple(array.shape[1:] for array in inputs.arrays.values())
-
-
-def _may_batch(session: ort.InferenceSession, specs: Sequence[InputSpec]) -> bool:
-    """Whether rows are independent: all inputs and outputs share one symbolic first dimension, and a trial agrees."""
-    ends = [*session.get_inputs(), *session.get_outputs()]
-    if any(not end.shape or not isinstance(end.shape[0], str) for end in ends):
-        return False
-    if len({end.shape[0] for end in ends}) != 1 or any(spec.dtype.kind == "O" for spec in specs):
-        return False
-    generator = np.random.default_rng(0)
-    rows = [{spec.name: _trial(spec, generator) for spec in specs} for _ in range(2)]
-    batch = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    try:
-        together = session.run(None, batch)
-        alone = [session.run(None, row) for row in rows]
-    except Exception:  # a model that refuses made-up rows is run as its clients send them
-        logger.debug("The model does not run on made-up rows, so it is not batched.", exc_info=True)
-        return False
-    return all(
-        np.allclose(output, np.concatenate([first[index], second[index]]), rtol=1e-3, atol=1e-5, equal_nan=True)
-        for first, second in [alone]
-        for index, output in enumerate(together)
-    )
-
-
-def _trial(spec: InputSpec, generator: np.random.Generator) -> Array:
-    """Make one row that fits an input: small whole numbers, which even an embedding's index accepts."""
-    shape = [1, *(size or 1 for size in spec.shape[1:])]
-    return generator.integers(0, 2, shape).astype(spec.dtype)
 
 
 def _first_line(error: Exception) -> str:

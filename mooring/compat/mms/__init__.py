@@ -1,0 +1,1 @@
+"""Stands in for multi-model-server's Python side: what handlers import of it."""

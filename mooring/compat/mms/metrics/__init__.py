@@ -1,0 +1,1 @@
+"""Metrics that handlers make by themselves."""

@@ -1,0 +1,1 @@
+"""Stands in for sagemaker-pytorch-inference: what handlers import of it."""

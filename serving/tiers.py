@@ -1,0 +1,129 @@
+"""Which large ONNX models are held in which form: mapped while they are cold, prepacked while they are hot.
+
+The mapped form is made by a process of its own, at low priority, one model at a time; until then a model is held as its
+file is. A model that changes its form goes on answering from the old one until the new one is there.
+"""
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+
+from mooring.handler.resolve import Backend, HandlerKind
+
+from .catalog import ModelCatalog
+from .errors import MIB
+from .host_link import HostLink
+from .lifecycle import State
+from .placement import LOAD_FAILURES
+from .pool import HostPool
+from .resident import Resident
+
+logger = logging.getLogger(__name__)
+
+# A model is hot from this many requests in one window, and cold again after a window without any.
+HOT_REQUESTS = 200
+WINDOW_S = 30.0
+INLINE, MAPPED, PREPACKED = "inline", "mapped", "prepacked"
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A model whose form may change."""
+
+    hits: int
+    since: float
+    is_made: bool = False
+    was_tried: bool = False
+
+
+class Tiers:
+    """Looks at a catalog's models now and then, and changes the form of some."""
+
+    def __init__(self, catalog: ModelCatalog, pool: HostPool) -> None:
+        self._catalog = catalog
+        self._pool = pool
+        self._time = asyncio.get_running_loop().time
+        self._watched: dict[int, _Watched] = {}
+        self._is_busy = False
+
+    def check(self) -> None:
+        """Begin what one model is due for; the next one has its turn at a later check."""
+        if self._is_busy:
+            return
+        residents = [resident for resident in self._catalog.residents() if _is_concerned(resident)]
+        known = {resident.record.number for resident in residents}
+        for number in self._watched.keys() - known:
+            del self._watched[number]
+        for resident in residents:
+            wanted = self._wanted(resident)
+            if wanted is not None:
+                self._is_busy = True
+                self._catalog.spawn(self._change(resident, wanted))
+                return
+
+    def _wanted(self, resident: Resident) -> str | None:
+        """Return the form a model should have, None while it has it."""
+        record, now = resident.record, self._time()
+        current = resident.metadata.get("tier", INLINE)
+        watched = self._watched.setdefault(record.number, _Watched(record.hits, now))
+        if current == INLINE:
+            return None if watched.was_tried else MAPPED
+        hits = record.hits - watched.hits
+        if current == MAPPED and hits >= HOT_REQUESTS:
+            return PREPACKED if self._catalog.table.used + record.artifact_bytes < self._catalog.table.budget else None
+        if now - watched.since < WINDOW_S:
+            return None
+        watched.hits, watched.since = record.hits, now
+        return MAPPED if current == PREPACKED and not hits else None
+
+    async def _change(self, resident: Resident, wanted: str) -> None:
+        watched = self._watched[resident.record.number]
+        try:
+            if resident.metadata.get("tier", INLINE) == INLINE and not watched.was_tried:
+                watched.was_tried = True
+                if not await self._make(resident):
+                    return
+            async with resident.changing:
+                if resident.record.state is State.READY:
+                    await self._change_in_hosts(resident, wanted)
+        except LOAD_FAILURES as error:
+            logger.warning("Model '%s' keeps its form: %s", resident.record.name, error)
+        finally:
+            watched.hits, watched.since = resident.record.hits, self._time()
+            self._is_busy = False
+
+    async def _make(self, resident: Resident) -> bool:
+        """Have the mapped form made; returns whether there is one."""
+        link = await self._pool.place(Backend.ONNX, is_shared=False)
+        try:
+            facts = await link.make(resident.record.path)
+        finally:
+            await self._pool.retire(link)
+        return bool(facts.get("made"))
+
+    async def _change_in_hosts(self, resident: Resident, wanted: str) -> None:
+        growth = 0
+        for link in list(resident.links):
+            growth += await self._change_in_host(resident, link, wanted)
+        record = resident.record
+        self._catalog.table.holds(record, max(0, record.bytes + growth))
+        self._catalog.table.maps(record, resident.metadata.get("weights", {}))
+        logger.info("Model '%s' is %s now, in %.1f MiB.", record.name, wanted, record.bytes / MIB)
+
+    async def _change_in_host(self, resident: Resident, link: HostLink, wanted: str) -> int:
+        facts = await link.change_tier(resident.record.number, json.dumps({"tier": wanted}).encode())
+        link.mappings = facts["mappings"]
+        resident.metadata = facts["metadata"]
+        growth: int = facts["bytes"]
+        return growth
+
+
+def _is_concerned(resident: Resident) -> bool:
+    record = resident.record
+    return (
+        record.kind == HandlerKind.ONNX.value
+        and record.state is State.READY
+        and resident.metadata.get("is_large", False)
+        and resident.is_shared
+    )

@@ -1,0 +1,49 @@
+"""Loading under a hard memory limit: 507, and never the end of the container."""
+
+from pathlib import Path
+
+import pytest
+from memory_limits import can_limit_memory, memory_limit
+from models import code_model, scale_model
+from servers import Servers
+
+LIMIT = 1 << 30
+MIB = 1 << 20
+# Holds far more than its files are large.
+HUNGRY = (
+    "kept = []\n"
+    "def model_fn(model_dir):\n"
+    "    for _ in range({megabytes}): kept.append(bytes(b'x' * (1 << 20)))\n"
+    "def transform_fn(model, body, content_type, accept): return body, accept\n"
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not can_limit_memory(), reason="may not make control groups here"),
+]
+
+
+def test_loading_never_ends_a_container_with_a_hard_limit(start_server: Servers, tmp_path: Path) -> None:
+    with memory_limit(LIMIT) as command:
+        server = start_server(tmp_path, command=command)
+        assert server.load("steady", scale_model(tmp_path / "steady")).status_code == 200
+        # Files tell how large these are: refused before anything is loaded.
+        statuses = []
+        for index in range(8):
+            folder = scale_model(tmp_path / f"big{index}", padding_floats=24 * MIB, seed=index)
+            statuses.append(server.load(f"big{index}", folder).status_code)
+        assert statuses[0] == 200
+        assert statuses[-1] == 507
+        assert set(statuses) == {200, 507}
+        for index in range(8):
+            server.client.delete(f"/models/big{index}")
+        # Nothing tells how large this is: the kernel ends its process, and only that one.
+        answer = server.load("hungry", code_model(tmp_path / "hungry", HUNGRY.format(megabytes=4096)))
+        assert answer.status_code == 507
+        assert "out of memory" in answer.json()["message"].lower()
+        assert server.process.poll() is None
+        assert server.invoke("steady", [[1, 2, 3]]).json() == [[2, 4, 6]]
+        # And one that fits is loaded afterwards.
+        assert server.load("modest", code_model(tmp_path / "modest", HUNGRY.format(megabytes=64))).status_code == 200
+        assert server.client.get("/models/modest").json()["bytes"] > 64 * MIB
+        assert server.stop() == 0

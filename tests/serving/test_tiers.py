@@ -1,0 +1,158 @@
+"""Large ONNX models in their three forms, in a real server; and past the limit of mappings of a process."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from servers import RunningServer, Servers, wait_until
+
+from mooring.handler.defaults.onnx_cache import ModelCache
+from mooring.serving.memory import private_bytes
+
+WIDTH = 1024
+
+
+def layers(path: Path, count: int, seed: int = 0, bias: float = 0.0, width: int = WIDTH) -> Path:
+    """Write a model of `count` matrices of 4 MiB each; models of one seed differ in their small bias only."""
+    path.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    nodes, weights, last = [], [], "x"
+    for index in range(count):
+        values = (random.standard_normal((width, width)) / width**0.5).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f"w{index}"))
+        nodes.append(helper.make_node("MatMul", [last, f"w{index}"], [f"m{index}"]))
+        last = f"m{index}"
+    weights.append(numpy_helper.from_array(np.array([bias], dtype=np.float32), "bias"))
+    nodes.append(helper.make_node("Add", [last, "bias"], ["y"]))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]) for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "layers", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path / "model.onnx")
+    return path
+
+
+def tier(server: RunningServer, name: str) -> str:
+    return str(server.client.get(f"/models/{name}").json().get("tier", ""))
+
+
+def start(start_server: Servers, root: Path) -> RunningServer:
+    return start_server(root, variables={"MOORING_MODEL_CACHE": str(root / ".cache")})
+
+
+def test_large_model_is_mapped_when_its_form_is_made_and_answers_the_same(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    server = start(start_server, tmp_path)
+    server.load("m", layers(tmp_path / "m", 5))
+    value = np.random.default_rng(1).standard_normal((1, WIDTH)).tolist()
+    assert tier(server, "m") == "inline"
+    before = server.invoke("m", value).json()
+    wait_until(lambda: tier(server, "m") == "mapped", 60)
+    assert np.allclose(server.invoke("m", value).json(), before, rtol=1e-4, atol=1e-4)
+    held = server.client.get("/models/m").json()["bytes"]
+    assert held < 8 << 20
+    server.client.delete("/models/m")
+    server.load("m", tmp_path / "m")
+    assert tier(server, "m") == "mapped"
+
+
+def test_model_that_is_asked_often_is_prepacked(start_server: Servers, tmp_path: Path) -> None:
+    server = start(start_server, tmp_path)
+    server.load("m", layers(tmp_path / "m", 5))
+    wait_until(lambda: tier(server, "m") == "mapped", 60)
+    value = np.ones((1, WIDTH)).tolist()
+    first = server.invoke("m", value).json()
+    for _ in range(250):
+        answer = server.invoke("m", value)
+        assert answer.status_code == 200
+    wait_until(lambda: tier(server, "m") == "prepacked", 20)
+    assert np.allclose(server.invoke("m", value).json(), first, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_models_share_are_on_disk_and_in_memory_once(start_server: Servers, tmp_path: Path) -> None:
+    """Four models of 20 MiB, all but a bias alike, cost their host less than one of them."""
+    server = start(start_server, tmp_path)
+    names = [f"m{index}" for index in range(4)]
+    for index, name in enumerate(names):
+        server.load(name, layers(tmp_path / name, 5, bias=float(index)))
+    wait_until(lambda: {tier(server, name) for name in names} == {"mapped"}, 90)
+    answers = [np.array(server.invoke(name, [[0.0] * WIDTH]).json())[0, 0] for name in names]
+    assert answers == [0.0, 1.0, 2.0, 3.0]
+    weights = [file for file in (tmp_path / ".cache").iterdir() if file.suffix == ".weights"]
+    assert len(weights) == 5
+    (host,) = server.hosts()
+    shared = sum(region.rss for region in host.memory_maps(grouped=False) if region.path.endswith(".weights"))
+    assert private_bytes(host.pid) < 60 << 20
+    assert shared < 4 * 5 * (4 << 20) + (1 << 20)
+
+
+def test_file_that_changes_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o700)
+    cache = ModelCache(tmp_path / "cache")
+    file = layers(tmp_path / "m", 4) / "model.onnx"
+    made = cache.make(file)
+    assert made is not None
+    assert cache.find(file) == made
+    os.utime(file, (1, 1))
+    assert cache.find(file) is None
+
+
+def test_cache_that_others_may_write_is_not_used(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert ModelCache.open({"MOORING_MODEL_CACHE": str(folder)}) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_models_with_more_mappings_than_a_process_may_have_get_another_host(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    """Each model maps a thousand weights, which are one small file: seventy are too much for one process."""
+    limit = int(Path("/proc/sys/vm/max_map_count").read_text())
+    count, models = 1000, min(limit, 65_530) // 1000 + 5
+    graph = mapped_thousandfold(count)
+    server = start_server(tmp_path)
+    for index in range(models):
+        folder = tmp_path / f"m{index}"
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(graph)
+        (folder / "block.weights").write_bytes(bytes(4 * BLOCK))
+        assert server.load(f"m{index}", folder).status_code == 200, server.log.read_text()[-2000:]
+    assert len(server.hosts()) >= 2
+    for index in range(0, models, 7):
+        assert server.invoke(f"m{index}", [[1.0]]).json() == [[1.0]]
+
+
+BLOCK = 1024
+
+
+def mapped_thousandfold(count: int) -> bytes:
+    """Return a model that gives its input back, by way of `count` external weights that are all in one file."""
+    weights = []
+    for index in range(count):
+        tensor = onnx.TensorProto(name=f"w{index}", data_type=TensorProto.FLOAT, dims=[BLOCK])
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "block.weights"), ("offset", "0"), ("length", str(4 * BLOCK))):
+            tensor.external_data.add(key=key, value=value)
+        weights.append(tensor)
+    weights.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "one"))
+    weights.append(numpy_helper.from_array(np.array(0, dtype=np.int64), "first"))
+    # What depends on the input cannot be worked out in advance, so that all weights stay.
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Reshape", ["largest", "one"], ["start"]),
+        helper.make_node("Concat", ["start", *(f"w{index}" for index in range(count))], ["all"], axis=0),
+        helper.make_node("Gather", ["all", "first"], ["again"]),
+        helper.make_node("Sub", ["again", "largest"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1]) for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "many", [x], [y], weights)
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    return content
