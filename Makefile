@@ -7,6 +7,9 @@ TORCH := $(shell sed -n '/^torch==/p' $(CONSTRAINTS))
 # PyTorch's own index of CPU builds, so that a machine without a GPU never downloads CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# What Triton's HTTP client needs.
+TRITONCLIENT := geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/.ready
@@ -25,7 +28,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@# A wheel in a folder that pip is configured to look in (PIP_FIND_LINKS) comes first and needs no index.
 	@$(PIP) install --no-index --no-deps '$(TORCH)' 2>/dev/null \
 	  || $(PIP) install --index-url $(TORCH_INDEX) --no-deps '$(TORCH)'
-	@$(PIP) install -c $(CONSTRAINTS) -e '.[training,serving]' --group dev
+	@$(PIP) install -c $(CONSTRAINTS) -e '.[training,serving,audio]' --group dev
+	@# Triton's client asks for older versions of packages that it does not use over HTTP.
+	@$(PIP) install -c $(CONSTRAINTS) --no-deps tritonclient $(TRITONCLIENT)
 	@# Beside the environment: in it, `import mms` is to find our stand-in. Its tests need a java on PATH, too.
 	@$(PIP) install -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/mms multi-model-server
 	@touch $@

@@ -49,6 +49,12 @@ class Setting:
         """The command-line option that sets it."""
         return f"--{self.field.replace('_', '-')}"
 
+    @property
+    def _expected(self) -> str:
+        if self.field.endswith("_bytes"):
+            return "a number of bytes, or with K, M or G, such as 512M"
+        return "a whole number" if self.kind is int else "a number of seconds"
+
     def parse(self, name: str, text: str) -> Any:
         """Read a value. Raises `SettingError` naming the variable or option, and what it should be."""
         text = text.strip()
@@ -64,7 +70,7 @@ class Setting:
         except ValueError:
             number = -1
         if number < 0 or (self.kind is int and number != int(number)):
-            raise SettingError(name, text, "a whole number" if self.kind is int else "a number of seconds")
+            raise SettingError(name, text, self._expected)
         return int(number) if self.kind is int else number
 
 

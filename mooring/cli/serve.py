@@ -45,7 +45,8 @@ def main() -> None:
         sys.exit(run(arguments))
     except MooringError as error:
         sys.stderr.write(f"serve: {error}\n")
-        sys.exit(1)
+        # An option that cannot be read is wrong usage; a variable is the container's configuration.
+        sys.exit(2 if isinstance(error, SettingError) and error.name in _setting_options() else 1)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,6 +79,12 @@ def parser() -> argparse.ArgumentParser:
         also = f"; also {', '.join(setting.aliases)}" if setting.aliases else ""
         group.add_argument(setting.option, metavar=metavar, help=f"{setting.meaning} (default {default}{also})")
     return made
+
+
+def _setting_options() -> set[str]:
+    from mooring.serving.settings import SETTINGS
+
+    return {setting.option for setting in SETTINGS}
 
 
 def with_units(text: str) -> str:

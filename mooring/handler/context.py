@@ -15,19 +15,46 @@ from .protocol import InferenceRequest, InferenceResponse
 
 logger = logging.getLogger("mooring.metrics")
 
+# As the earlier servers wrote them into lines of the log, which metric filters read.
+UNITS = {
+    "ms": "Milliseconds",
+    "s": "Seconds",
+    "percent": "Percent",
+    "count": "Count",
+    "B": "Bytes",
+    "kB": "Kilobytes",
+    "MB": "Megabytes",
+    "GB": "Gigabytes",
+}
+
+
+class Headers(dict[str, str]):
+    """A request's headers, found by their names in any case."""
+
+    def __getitem__(self, key: str) -> str:
+        return super().__getitem__(key.lower())
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and super().__contains__(key.lower())
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a header, or the default where there is none."""
+        return super().get(key.lower(), default)
+
 
 class RequestProperties:
     """One request's headers, and its answer's, under the method names that handlers of the earlier servers call."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = headers
+        self.response_phrase = ""
         self.response_headers: dict[str, str] = {}
         self.response_content_type: str | None = None
         self.response_status = 200
 
     def get_request_properties(self) -> dict[str, str]:
         """Return all headers."""
-        return dict(self._headers)
+        return Headers(self._headers)
 
     def get_request_property(self, key: str) -> str | None:
         """Return one header, whatever its case."""
@@ -36,17 +63,31 @@ class RequestProperties:
     def report_status(self, code: int, reason_phrase: str | None = None) -> None:
         """Set the answer's status code; HTTP clients do not look at the phrase."""
         self.response_status = code
+        self.response_phrase = reason_phrase or ""
 
-    def add_response_property(self, key: str, value: str) -> None:
+    def get_response_status_code(self) -> int:
+        """Return the answer's status code."""
+        return self.response_status
+
+    def get_response_status_phrase(self) -> str:
+        """Return the phrase that was given with it."""
+        return self.response_phrase
+
+    def add_response_property(self, key: str, value: Any) -> None:
         """Add a header to the answer."""
         if key.lower() == "content-type":
-            self.response_content_type = value
+            self.response_content_type = str(value)
         else:
-            self.response_headers[key.lower()] = value
+            self.response_headers[key.lower()] = str(value)
 
     def get_response_headers(self) -> dict[str, str]:
         """Return the headers that were added."""
-        return dict(self.response_headers)
+        typed = {} if self.response_content_type is None else {"content-type": self.response_content_type}
+        return Headers({**self.response_headers, **typed})
+
+    def get_response_header(self, key: str) -> str | None:
+        """Return one of the headers that were added."""
+        return self.get_response_headers().get(key)
 
 
 class Metrics:
@@ -55,13 +96,15 @@ class Metrics:
     def __init__(self, model_name: str) -> None:
         self._model_name = model_name
 
-    def add_metric(self, name: str, value: Any, unit: str = "", idx: int | None = None, **_: Any) -> None:
-        """Log any metric."""
-        logger.info("%s.%s:%s|model:%s", name, unit or "count", value, self._model_name)
+    def add_metric(self, name: str, value: Any, *place_and_unit: Any, unit: str | None = None, **_: Any) -> None:
+        """Log any metric. The earlier servers disagree on the order of unit and place in the batch: either will do."""
+        given = unit or next((each for each in place_and_unit if isinstance(each, str)), None)
+        shown = UNITS.get(given or "", given or "Unit")
+        logger.info("%s.%s:%s|#ModelName:%s,Level:Model", name, shown, value, self._model_name)
 
     def add_counter(self, name: str, value: Any, idx: int | None = None, **_: Any) -> None:
         """Log a count."""
-        self.add_metric(name, value)
+        self.add_metric(name, value, "count")
 
     def add_time(self, name: str, value: Any, idx: int | None = None, unit: str = "ms", **_: Any) -> None:
         """Log a duration."""
@@ -77,7 +120,7 @@ class Metrics:
 
     def add_error(self, name: str, value: Any, **_: Any) -> None:
         """Log an error."""
-        self.add_metric(name, value, "error")
+        self.add_metric(name, value, "Error")
 
 
 class Context:
@@ -100,7 +143,11 @@ class Context:
             "batch_size": batch_size,
             "server_name": "mooring",
             "server_version": __version__,
+            "limit_max_image_pixels": True,
         }
+        # Of TorchServe: its handlers look at these, which no model has here.
+        self.explain = False
+        self.model_yaml_config: dict[str, Any] = {}
         self.request_processor = [RequestProperties(request.headers) for request in requests] or [RequestProperties({})]
         self.metrics = Metrics(self.model_name)
         self._requests = requests
@@ -133,7 +180,7 @@ class Context:
 
     def set_response_content_type(self, idx: int, value: str) -> None:
         """Say what an answer is, over what the function returns."""
-        self.request_processor[idx].response_content_type = value
+        self.request_processor[idx].add_response_property("content-type", value)
 
     def get_response_content_type(self, idx: int) -> str | None:
         """Return what was set, None if nothing was."""
@@ -150,9 +197,10 @@ class Context:
 
     def get_response_status(self, idx: int) -> tuple[int, str]:
         """Return an answer's status code and phrase."""
-        return self.request_processor[idx].response_status, ""
+        properties = self.request_processor[idx]
+        return properties.response_status, properties.response_phrase
 
-    def set_response_header(self, idx: int, key: str, value: str) -> None:
+    def set_response_header(self, idx: int, key: str, value: Any) -> None:
         """Add a header to an answer."""
         self.request_processor[idx].add_response_property(key, value)
 

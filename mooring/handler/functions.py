@@ -1,30 +1,28 @@
 """The handler for a model that brings code: the functions of its `inference.py`, called as the earlier toolkits did.
 
-Functions may be plain, `async`, or generators; `MAX_BATCH_ROWS` in the module lets `predict_fn` take several inputs.
+Functions may be plain, `async`, or generators. `MAX_BATCH_ROWS` in the module, or `predict_fn.batch = True`, lets
+`predict_fn` take a list of inputs, and a list of contexts, and return a list.
 """
 
-import asyncio
-import contextlib
-import inspect
-import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from mooring.contract.errors import MooringError
 
-from . import codecs
-from .answers import is_stream, plain, to_response
+from . import conventions
+from .chunks import is_stream, open_chunks
 from .context import Context
+from .conventions import accept_of, body_of, content_type_of, written
 from .errors import HandlerError
-from .media_types import CSV, JSON, parse
+from .event_loop import EventLoop, is_awaitable
 from .protocol import InferenceRequest, InferenceResponse
-from .signatures import ContextPlace, UserFunction
+from .signatures import UserFunction
 from .terms import LoadTerms
 from .user_module import user_code
+
+Answer = InferenceResponse | Exception
 
 # Function -> its arguments without the context.
 FUNCTIONS = {
@@ -38,8 +36,8 @@ FUNCTIONS = {
 }
 STEPS_OF_TRANSFORM = ("input_fn", "predict_fn", "output_fn")
 BATCH_SIZE_NAME = "MAX_BATCH_ROWS"
-# What the earlier toolkits gave to functions as text; everything else as bytes.
-TEXT_TYPES = frozenset({JSON, CSV})
+# Where predict_fn says that it takes a list, and the module does not say how long.
+BATCH_ROWS = 32
 # Requests to asynchronous functions that run at the same time.
 ASYNC_REQUESTS = 64
 
@@ -57,201 +55,177 @@ def user_functions(module: ModuleType) -> dict[str, UserFunction]:
     return found
 
 
+def batch_rows(module: ModuleType) -> int | None:
+    """Return how many inputs predict_fn takes at once, None if it takes them one by one. Raises `HandlerError`."""
+    predict = getattr(module, "predict_fn", None)
+    rows = getattr(module, BATCH_SIZE_NAME, BATCH_ROWS if getattr(predict, "batch", None) is True else None)
+    if rows is None:
+        return None
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        raise HandlerError(f"{BATCH_SIZE_NAME} is {rows!r}; expected a whole number above 0.")
+    if not callable(predict):
+        raise HandlerError(f"{BATCH_SIZE_NAME} is for predict_fn, which the model's code does not define.")
+    return rows
+
+
 class FunctionHandler:
     """A user's functions behind the handler protocol."""
 
     def __init__(
-        self, functions: dict[str, UserFunction], model: Any, model_dir: Path, terms: LoadTerms, batch_rows: int = 1
+        self, functions: dict[str, UserFunction], model_dir: Path, terms: LoadTerms, rows: int | None = None
     ) -> None:
+        is_async = any(function.is_async for function in functions.values())
+        self.max_batch_rows = rows or (ASYNC_REQUESTS if is_async else 1)
         self._functions = functions
-        self._model = model
         self._model_dir = model_dir
         self._terms = terms
-        self._is_batched = batch_rows > 1 and "transform_fn" not in functions
-        self._loop: asyncio.AbstractEventLoop | None = None
-        is_async = any(function.is_async for function in functions.values())
+        self._is_batched = rows is not None
+        self._model: Any = None
+        self._loop = EventLoop()
         if is_async:
-            self._loop = asyncio.new_event_loop()
-        self.max_batch_rows = batch_rows if self._is_batched else ASYNC_REQUESTS if is_async else 1
+            self._loop.loop()
 
     @classmethod
     def load(cls, module: ModuleType, model_dir: Path, terms: LoadTerms) -> "FunctionHandler":
         """Load the model of an imported module. Raises `HandlerError`."""
-        functions = user_functions(module)
-        rows = getattr(module, BATCH_SIZE_NAME, 1)
-        if not isinstance(rows, int) or rows < 1:
-            raise HandlerError(f"{BATCH_SIZE_NAME} is {rows!r}; expected a whole number above 0.")
-        handler = cls(functions, None, model_dir, terms, rows)
-        handler._load_model()
+        handler = cls(user_functions(module), model_dir, terms, batch_rows(module))
+        try:
+            handler._loop.run(handler._load_model())
+        except BaseException:
+            handler.close()
+            raise
         return handler
 
-    def _load_model(self) -> None:
-        context = self._context()
-        functions, folder = self._functions, str(self._model_dir)
-        if "pre_model_fn" in functions:
-            self._finish(functions["pre_model_fn"](context, folder))
-        if "model_fn" in functions:
-            self._model = self._finish(functions["model_fn"](context, folder))
-        elif "transform_fn" not in functions:
-            self._model = default_model(self._model_dir, self._terms)
-        if "model_warmup_fn" in functions:
-            self._finish(functions["model_warmup_fn"](context, folder, self._model))
+    async def _load_model(self) -> None:
+        context, folder = self._context(), str(self._model_dir)
+        if "pre_model_fn" in self._functions:
+            await self._call("pre_model_fn", context, folder)
+        if "model_fn" in self._functions:
+            self._model = await self._call("model_fn", context, folder)
+        elif "transform_fn" not in self._functions:
+            self._model = conventions.default_model(self._model_dir, self._terms)
+        if "model_warmup_fn" in self._functions:
+            await self._call("model_warmup_fn", context, folder, self._model)
+
+    def respond(self, requests: Sequence[InferenceRequest]) -> list[Answer]:
+        """Answer requests, each with a context of its own."""
+        if self._is_batched:
+            return self._loop.run(self._answer_together(requests))
+        return self._loop.run(self._loop.at_once(self._answer(request) for request in requests))
+
+    def close(self) -> None:
+        """Drop the model, and end what still runs for it; its process ends next."""
+        self._model = None
+        self._loop.close()
 
     def _context(self, requests: Sequence[InferenceRequest] = ()) -> Context:
         return Context(self._model_dir, requests, gpu_id=self._terms.gpu_id)
 
-    def _finish(self, result: Any) -> Any:
-        """Return a result, awaited if it has to be."""
-        if not inspect.isawaitable(result):
-            return result
-        self._loop = self._loop or asyncio.new_event_loop()
-        with user_code("The model's code"):
-            return self._loop.run_until_complete(result)
+    # --- one request ------------------------------------------------------------------------------------------------
 
-    # --- requests ---------------------------------------------------------------------------------------------------
-
-    def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
-        """Answer requests, each with a context of its own."""
-        if self._is_batched:
-            return self._respond_to_batch(requests)
-        if self._loop is not None:
-            return self._loop.run_until_complete(self._respond_at_once(requests))
-        return [self._respond_to_one(request) for request in requests]
-
-    def _respond_to_one(self, request: InferenceRequest) -> InferenceResponse | Exception:
+    async def _answer(self, request: InferenceRequest) -> Answer:
         context = self._context([request])
         try:
             if "transform_fn" in self._functions:
-                result = self._functions["transform_fn"](context, *self._transform_arguments(request))
+                result = await self._transform(context, request)
             else:
-                result = self._output(context, request, self._predict(context, self._input(context, request)))
-            return to_response(result, request.accept, context)
+                data = await self._input(context, request)
+                result = await self._output(context, request, await self._predict(context, data))
+            return await self._sent(context, request, result)
         except (MooringError, MemoryError) as error:
             return error
 
-    def _transform_arguments(self, request: InferenceRequest) -> tuple[Any, ...]:
-        return self._model, _body(request), request.content_type or JSON, request.accept
+    async def _transform(self, context: Context, request: InferenceRequest) -> Any:
+        accept = accept_of(request, self._terms)
+        body, content_type = body_of(request), content_type_of(request)
+        return await self._call("transform_fn", context, self._model, body, content_type, accept)
 
-    def _input(self, context: Context, request: InferenceRequest) -> Any:
+    async def _input(self, context: Context, request: InferenceRequest) -> Any:
         if "input_fn" in self._functions:
-            return self._functions["input_fn"](context, _body(request), request.content_type or JSON)
-        return default_input(request, self._model)
+            return await self._call("input_fn", context, body_of(request), content_type_of(request))
+        return conventions.default_input(request, self._model)
 
-    def _predict(self, context: Context, data: Any) -> Any:
+    async def _predict(self, context: Context, data: Any) -> Any:
         if "predict_fn" in self._functions:
-            return self._functions["predict_fn"](context, data, self._model)
-        with _no_grad():
-            return UserFunction("model", self._model, ContextPlace.NOWHERE)(context, data)
+            return await self._call("predict_fn", context, data, self._model)
+        with user_code("The model"):
+            return await self._loop.awaited(conventions.default_predict(data, self._model))
 
-    def _output(self, context: Context, request: InferenceRequest, prediction: Any) -> Any:
+    async def _output(self, context: Context, request: InferenceRequest, prediction: Any) -> Any:
+        accept = accept_of(request, self._terms)
         if "output_fn" in self._functions:
-            return self._functions["output_fn"](context, prediction, request.accept)
-        return prediction if is_stream(prediction) else codecs.encode(plain(prediction), request.accept)
+            return await self._call("output_fn", context, prediction, accept)
+        return conventions.default_output(prediction, accept)
 
-    # --- several at once --------------------------------------------------------------------------------------------
+    async def _sent(self, context: Context, request: InferenceRequest, result: Any) -> InferenceResponse:
+        body, content_type = written(result, accept_of(request, self._terms))
+        if not is_stream(body):
+            return context.response(body, content_type)
+        chunks = await open_chunks(body, self._loop)
+        return context.response(b"", content_type, chunks=chunks)
 
-    async def _respond_at_once(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
-        return await asyncio.gather(*(self._respond_async(request) for request in requests))
+    # --- a batch ----------------------------------------------------------------------------------------------------
 
-    async def _respond_async(self, request: InferenceRequest) -> InferenceResponse | Exception:
-        context = self._context([request])
-        try:
-            with user_code("The model's code"):
-                if "transform_fn" in self._functions:
-                    transformed = self._functions["transform_fn"](context, *self._transform_arguments(request))
-                    result = await _awaited(transformed)
-                else:
-                    data = await _awaited(self._input(context, request))
-                    prediction = await _awaited(self._predict(context, data))
-                    result = await _awaited(self._output(context, request, prediction))
-            return to_response(result, request.accept, context, loop=self._loop)
-        except (MooringError, MemoryError) as error:
-            return error
-
-    def _respond_to_batch(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
+    async def _answer_together(self, requests: Sequence[InferenceRequest]) -> list[Answer]:
         """Predict several inputs with one call; what is wrong with one request spoils no other's answer."""
         contexts = [self._context([request]) for request in requests]
-        answers: list[InferenceResponse | Exception] = []
-        inputs: dict[int, Any] = {}
-        for index, (context, request) in enumerate(zip(contexts, requests, strict=True)):
-            answers.append(HandlerError("unanswered"))
-            try:
-                inputs[index] = self._finish(self._input(context, request))
-            except (MooringError, MemoryError) as error:
-                answers[index] = error
-        try:
-            predictions = self._predict_batch(contexts, inputs)
-        except (MooringError, MemoryError) as error:
-            return [error if index in inputs else answers[index] for index in range(len(requests))]
-        for index, prediction in zip(inputs, predictions, strict=True):
-            context, request = contexts[index], requests[index]
-            try:
-                result = self._finish(self._output(context, request, prediction))
-                answers[index] = to_response(result, request.accept, context, loop=self._loop)
-            except (MooringError, MemoryError) as error:
-                answers[index] = error
-        return answers
+        answers: list[Any] = await self._loop.at_once(
+            self._kept(self._input(*pair)) for pair in zip(contexts, requests, strict=True)
+        )
+        readable = [index for index, data in enumerate(answers) if not isinstance(data, _Failed)]
+        predictions = await self._predictions([contexts[i] for i in readable], [answers[i] for i in readable])
+        for index, prediction in zip(readable, predictions, strict=True):
+            answers[index] = prediction
+        finished = [self._finished(*each) for each in zip(contexts, requests, answers, strict=True)]
+        return await self._loop.at_once(finished)
 
-    def _predict_batch(self, contexts: list[Context], inputs: dict[int, Any]) -> Sequence[Any]:
+    async def _predictions(self, contexts: list[Context], inputs: list[Any]) -> list[Any]:
+        """Return a prediction or failure for each input. Inputs that fail together are tried one by one."""
         if not inputs:
             return []
-        given = [contexts[index] for index in inputs]
-        if "predict_fn" in self._functions:
-            made = self._finish(self._functions["predict_fn"](given, list(inputs.values()), self._model))
-        else:
-            with _no_grad():
-                made = UserFunction("model", self._model, ContextPlace.NOWHERE)(given, list(inputs.values()))
-        predictions = list(made)
-        if len(predictions) != len(inputs):
+        made = await self._kept(self._predicted(contexts, inputs))
+        if not isinstance(made, _Failed):
+            return list(made)
+        if len(inputs) == 1 or isinstance(made.error, MemoryError):
+            return [made] * len(inputs)
+        alone = [self._predictions([context], [data]) for context, data in zip(contexts, inputs, strict=True)]
+        return [prediction for work in alone for prediction in await work]
+
+    async def _predicted(self, contexts: list[Context], inputs: list[Any]) -> list[Any]:
+        made = await self._call("predict_fn", contexts, inputs, self._model)
+        if not hasattr(made, "__len__") or isinstance(made, (str, bytes, dict)) or len(made) != len(inputs):
+            what = f"{len(made)} predictions" if isinstance(made, (list, tuple)) else f"a {type(made).__name__}"
             raise HandlerError(
-                f"The model's predict_fn was given {len(inputs)} inputs and returned {len(predictions)} predictions; "
-                f"with {BATCH_SIZE_NAME} set it has to return one for each."
+                f"The model's predict_fn was given a list of {len(inputs)} inputs and returned {what}; it has to "
+                "return a list with a prediction for each."
             )
-        return predictions
+        return list(made)
 
-    def close(self) -> None:
-        """Drop the model; its process ends next."""
-        self._model = None
+    async def _finished(self, context: Context, request: InferenceRequest, prediction: Any) -> Answer:
+        if isinstance(prediction, _Failed):
+            return prediction.error
+        try:
+            return await self._sent(context, request, await self._output(context, request, prediction))
+        except (MooringError, MemoryError) as error:
+            return error
 
+    async def _kept(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Return what it returns, or its failure, which nothing that a user's function returns is taken for."""
+        try:
+            return await work
+        except (MooringError, MemoryError) as error:
+            return _Failed(error)
 
-async def _awaited(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result
-
-
-def _body(request: InferenceRequest) -> str | bytes:
-    media_type = parse(request.content_type or JSON)
-    return codecs.decode_text(request.body, media_type) if media_type.name in TEXT_TYPES else request.body
-
-
-def _no_grad() -> contextlib.AbstractContextManager[Any]:
-    """Return torch's inference mode where torch is in use; nothing is imported for it."""
-    torch = sys.modules.get("torch")
-    return contextlib.nullcontext() if torch is None else torch.inference_mode()
-
-
-def default_input(request: InferenceRequest, model: Any) -> Any:
-    """Return what the earlier toolkits' default gave to predict_fn: an array or tensor, except for a JSON object."""
-    decoded = codecs.decode(request.body, request.content_type or JSON)
-    array = np.asarray(decoded) if isinstance(decoded, list) else decoded
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(model, torch.nn.Module) or not isinstance(array, np.ndarray):
-        return array
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    # JSON and CSV say nothing of types: the toolkits made floats of them, and kept what .npy says.
-    is_typed = parse(request.content_type or JSON).name not in TEXT_TYPES
-    return tensor.to(device) if is_typed else tensor.to(device, torch.float32)
+    async def _call(self, name: str, context: Context | list[Context], *arguments: Any) -> Any:
+        result = self._functions[name](context, *arguments)
+        if not is_awaitable(result):
+            return result
+        with user_code(f"The model's {name}"):
+            return await self._loop.awaited(result)
 
 
-def default_model(model_dir: Path, terms: LoadTerms) -> Any:
-    """Return the TorchScript model of a folder whose code defines no model_fn. Raises `HandlerError`."""
-    files = [file for pattern in ("*.pt", "*.pth") for file in sorted(model_dir.glob(pattern))]
-    chosen = [file for file in files if file.stem == "model"] or files
-    if len(chosen) != 1:
-        raise HandlerError(
-            "The model's code defines no model_fn(model_dir), which has to return the loaded model, and there is no "
-            "single TorchScript file (model.pt) to load in its place."
-        )
-    from .defaults.torch_program import load_torchscript
+class _Failed:
+    """Stands for what could not be had, with the reason."""
 
-    return load_torchscript(chosen[0], terms)
+    def __init__(self, error: Exception) -> None:
+        self.error = error

@@ -201,7 +201,7 @@ def _from_bytes(data: memoryview, datatype: str) -> Array:
     if len(data) % dtype.itemsize:
         raise ValueError(f"{len(data)} bytes are no whole number of {datatype}")
     if datatype == "BOOL":
-        return np.frombuffer(data, np.uint8) != 0
+        return np.frombuffer(data, np.uint8).astype(np.bool_)
     array: Array = np.frombuffer(data, dtype)
     if datatype == BFLOAT:  # the upper half of a float32
         widened: Array = (array.astype(np.uint32) << 16).view(np.float32)

@@ -4,7 +4,6 @@
 """
 
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +11,11 @@ from typing import Any
 
 from mooring.contract.errors import MooringError
 
-from .answers import to_response
+from .chunks import is_stream, open_chunks
 from .context import Context
+from .conventions import written
 from .errors import HandlerError
+from .event_loop import EventLoop
 from .functions import FUNCTIONS, FunctionHandler
 from .media_types import FORM, JSON, MULTIPART, parse
 from .multipart import decode_form, decode_multipart
@@ -92,8 +93,9 @@ class ServiceHandler:
         self.max_batch_rows = terms.config.batching.max_rows or 1
         self._handle: Callable[[Any, Context], Any] | None = handle
         self._model_dir = model_dir
-        self._gpu_id = terms.gpu_id
+        self._terms = terms
         self._manifest = read_manifest(model_dir)
+        self._loop = EventLoop()
 
     @classmethod
     def load(cls, target: Any, model_dir: Path, terms: LoadTerms) -> "ServiceHandler":
@@ -103,21 +105,24 @@ class ServiceHandler:
         """
         with user_code("Making the model's service"):
             instance = target() if inspect.isclass(target) else target
-        handle = getattr(instance, HANDLE, None) or instance
+        handle = getattr(instance, HANDLE, instance)
+        if not callable(handle):
+            raise HandlerError(NOTHING_FOUND)
         handler = cls(handle, model_dir, terms)
-        context = handler._context()
-        with user_code("The model's initialize"):
-            if hasattr(instance, "initialize"):
-                instance.initialize(context)
-            else:
-                handle(None, context)
+        handler._loop.run(handler._initialize(getattr(instance, "initialize", None)))
         return handler
+
+    async def _initialize(self, initialize: Callable[[Context], Any] | None) -> None:
+        assert self._handle is not None
+        context = self._context()
+        with user_code("The model's initialize"):
+            await self._loop.awaited(self._handle(None, context) if initialize is None else initialize(context))
 
     def _context(self, requests: Sequence[InferenceRequest] = ()) -> Context:
         return Context(
             self._model_dir,
             requests,
-            gpu_id=self._gpu_id,
+            gpu_id=self._terms.gpu_id,
             manifest=self._manifest,
             batch_size=self.max_batch_rows,
         )
@@ -125,26 +130,34 @@ class ServiceHandler:
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
         """Answer requests with one call; those whose body cannot be read are told, and not part of it."""
         rows: list[dict[str, Any] | Exception] = [_row(request) for request in requests]
-        readable = [index for index, row in enumerate(rows) if not isinstance(row, Exception)]
-        answers: list[InferenceResponse | Exception] = [
-            row if isinstance(row, Exception) else HandlerError("unanswered") for row in rows
-        ]
-        if not readable:
-            return answers
-        context = self._context([requests[index] for index in readable])
-        try:
-            results = self._call([rows[index] for index in readable], context)
-            for place, index in enumerate(readable):
-                answers[index] = _answer(results[place], requests[index], context, place)
-        except (MooringError, MemoryError) as error:
-            for index in readable:
-                answers[index] = error
-        return answers
+        readable = [(request, row) for request, row in zip(requests, rows, strict=True) if isinstance(row, dict)]
+        answers = iter(self._loop.run(self._answer_together(readable)))
+        return [next(answers) if isinstance(row, dict) else row for row in rows]
 
-    def _call(self, data: list[Any], context: Context) -> Sequence[Any]:
+    async def _answer_together(
+        self, given: Sequence[tuple[InferenceRequest, dict[str, Any]]]
+    ) -> list[InferenceResponse | Exception]:
+        """Return an answer or error for each request. Requests that fail together are tried one by one."""
+        if not given:
+            return []
+        context = self._context([request for request, _ in given])
+        try:
+            results = await self._call([row for _, row in given], context)
+        except MemoryError as error:
+            return [error] * len(given)
+        except MooringError as error:
+            if len(given) == 1:
+                return [error]
+            return [answer for each in given for answer in await self._answer_together([each])]
+        return [
+            await self._answer(result, request, context, place)
+            for place, (result, (request, _)) in enumerate(zip(results, given, strict=True))
+        ]
+
+    async def _call(self, data: list[Any], context: Context) -> Sequence[Any]:
         assert self._handle is not None
         with user_code("The model's handle"):
-            results = self._handle(data, context)
+            results = await self._loop.awaited(self._handle(data, context))
         if not isinstance(results, (list, tuple)) or len(results) != len(data):
             what = f"a list of {len(results)}" if isinstance(results, (list, tuple)) else type(results).__name__
             raise HandlerError(
@@ -153,9 +166,23 @@ class ServiceHandler:
             )
         return results
 
+    async def _answer(
+        self, result: Any, request: InferenceRequest, context: Context, place: int
+    ) -> InferenceResponse | Exception:
+        """Return one element of what `handle` returned as an answer. multi-model-server indents JSON, we do not."""
+        try:
+            body, content_type = written(result, request.accept, _default_type(result))
+            if is_stream(body):
+                chunks = await open_chunks(body, self._loop)
+                return context.response(b"", content_type, place, chunks)
+            return context.response(body, content_type, place)
+        except (MooringError, MemoryError) as error:
+            return error
+
     def close(self) -> None:
-        """Drop the service; its process ends next."""
+        """Drop the service, and end what still runs for it; its process ends next."""
         self._handle = None
+        self._loop.close()
 
 
 def _row(request: InferenceRequest) -> dict[str, Any] | Exception:
@@ -170,24 +197,8 @@ def _row(request: InferenceRequest) -> dict[str, Any] | Exception:
         return error
 
 
-def _answer(result: Any, request: InferenceRequest, context: Context, place: int) -> InferenceResponse:
-    """Return one element of what `handle` returned as an answer. multi-model-server indents JSON, we do not."""
-    if isinstance(result, (dict, list)):
-        return context.response(json.dumps(result, default=_plain).encode(), JSON, place)
-    return to_response(result, _content_type(result, request), context, place)
-
-
-def _content_type(result: Any, request: InferenceRequest) -> str:
-    """Return what an answer is that says nothing of itself: what the client asked for, if it asked for one thing."""
-    accept = request.accept
-    if accept and "," not in accept and "*" not in accept:
-        return accept
-    return "text/plain" if isinstance(result, str) else "application/octet-stream" if _is_bytes(result) else JSON
-
-
-def _is_bytes(result: Any) -> bool:
-    return isinstance(result, (bytes, bytearray))
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+def _default_type(result: Any) -> str:
+    """Return what an answer is that neither the service nor the client says anything of."""
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return "application/octet-stream"
+    return "text/plain" if isinstance(result, str) else JSON

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,15 @@ class InputSpec:
         sizes = " x ".join("any" if size is None else str(size) for size in self.shape)
         return f"'{self.name}', {sizes or 'a scalar'}, {self.dtype}"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape can be the input."""
+        if len(shape) != len(self.shape):
+            return False
+        for wanted, size in zip(self.shape, shape, strict=True):  # noqa: SIM110 - `all` takes three times as long
+            if wanted is not None and wanted != size:
+                return False
+        return True
+
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """Channels, height and width, if this input can take a picture: n x 1 or 3 x height x width, of numbers."""
@@ -42,8 +51,7 @@ class InputSpec:
         return channels, height, width
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+class Inputs(NamedTuple):
     """A request's inputs. `is_single` says that it was one row without a batch dimension, as its answer will be."""
 
     arrays: Mapping[str, Array]
@@ -163,16 +171,10 @@ class InputReader:
     def _checked(self, arrays: dict[str, Array], *, is_single: bool) -> Inputs:
         for spec in self.specs:
             shape = arrays[spec.name].shape
-            if len(shape) != len(spec.shape):
-                raise self._misfit(spec, shape)
-            for wanted, size in zip(spec.shape, shape, strict=True):
-                if wanted is not None and wanted != size:
-                    raise self._misfit(spec, shape)
+            if not spec.fits(shape):
+                given = " x ".join(map(str, shape)) or "a scalar"
+                raise self._error(f"Input '{spec.name}' is {given}, which does not fit.")
         return Inputs(arrays, is_single)
-
-    def _misfit(self, spec: InputSpec, shape: tuple[int, ...]) -> PredictionInputError:
-        given = " x ".join(map(str, shape)) or "a scalar"
-        return self._error(f"Input '{spec.name}' is {given}, which does not fit.")
 
     def _error(self, problem: str) -> PredictionInputError:
         return PredictionInputError(problem, [str(spec) for spec in self.specs])

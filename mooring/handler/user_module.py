@@ -1,5 +1,6 @@
 """Importing the code that a model brings, in a process of its own, and telling what it raises from what we do."""
 
+import asyncio
 import importlib
 import importlib.util
 import logging
@@ -16,6 +17,14 @@ from .errors import HandlerError, HandlerStatusError
 logger = logging.getLogger(__name__)
 
 ERROR_STATUSES = range(400, 600)
+# Errors that exist to choose a client's status, and where they keep it. Told by name, since they may be the real
+# packages' or our stand-ins'; the errors of HTTP clients, which have such attributes too, are not meant for ours.
+STATED = {
+    "BaseInferenceToolkitError": "status_code",
+    "UnsupportedFormatError": "status_code",
+    "UnreadableBodyError": "status_code",
+    "PredictionException": "error_code",
+}
 
 
 def import_script(script: Path, model_root: Path) -> ModuleType:
@@ -27,10 +36,17 @@ def import_script(script: Path, model_root: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise HandlerError(f"{script.name} is no Python module.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[script.stem] = module
+    # By its name helpers import it and pickles find its classes; a script called json.py hides no library's module.
+    if script.stem not in sys.stdlib_module_names and _is_free(script.stem, script):
+        sys.modules[script.stem] = module
     with user_code(f"Importing {script.name}"):
         spec.loader.exec_module(module)
     return module
+
+
+def _is_free(name: str, script: Path) -> bool:
+    there = sys.modules.get(name)
+    return there is None or getattr(there, "__file__", None) == str(script)
 
 
 def import_module(name: str, model_root: Path) -> ModuleType:
@@ -51,7 +67,7 @@ def user_code(what: str) -> Iterator[None]:
         yield
     except (MooringError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:  # none of them may end the host
         if is_out_of_memory(error):
             raise MemoryError(f"{what} ran out of GPU memory.") from error
         logger.exception("%s failed.", what)
@@ -66,10 +82,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError"
 
 
-def _chosen(error: Exception) -> HandlerStatusError | None:
-    """Return the error that a handler chose for its client: BaseInferenceToolkitError or PredictionException."""
-    status = getattr(error, "status_code", None) or getattr(error, "error_code", None)
+def _chosen(error: BaseException) -> HandlerStatusError | None:
+    """Return the error by which a handler chose its client's status and message, None if it is any other."""
+    places = (STATED[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in STATED)
+    status = getattr(error, next(places, ""), None)
     if isinstance(status, int) and status in ERROR_STATUSES:
-        message = getattr(error, "message", None) or str(error)
-        return HandlerStatusError(status, str(message))
+        return HandlerStatusError(int(status), str(getattr(error, "message", None) or error))
     return None

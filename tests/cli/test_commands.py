@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from models import code_model, scale_model
+
+from mooring.artifact.archive import pack
 
 BIN = Path(sys.executable).parent
 
@@ -42,9 +45,9 @@ def test_help_teaches(command: tuple[str, ...], words: list[str]) -> None:
     [
         (("mooring", "sail"), ["there is no command 'sail'", "train"]),
         (("train", "--fast"), ["unrecognized arguments: --fast"]),
-        (("serve", "--budget", "lots"), ['"lots" is no size', "512M"]),
+        (("serve", "--budget-bytes", "lots"), ['--budget-bytes is "lots"', "512M"]),
         (("serve", "--model", "a", "--repository", "b"), ["not allowed with"]),
-        (("serve", "--port", "http"), ["invalid int value: 'http'"]),
+        (("serve", "--port", "http"), ['--port is "http"; expected a whole number']),
     ],
 )
 def test_wrong_usage_exits_2_and_says_what_would_help(command: tuple[str, ...], words: list[str]) -> None:
@@ -82,3 +85,45 @@ def test_front_door_and_supervisor_import_no_machine_learning_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_doctor_says_which_handler_and_why(tmp_path: Path) -> None:
+    scale_model(tmp_path / "wrapped/model")
+    done = call("mooring", "doctor", str(tmp_path / "wrapped"))
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "onnx, because it holds model.onnx",
+        "shared with other models",
+        "folder model/",
+        "no code/inference.py",
+    ):
+        assert words in done.stdout
+
+
+def test_doctor_looks_into_archives(tmp_path: Path) -> None:
+    pack(code_model(tmp_path / "m", "import torch\ndef model_fn(d): pass\n"), tmp_path / "model.tar.gz")
+    done = call("mooring", "doctor", str(tmp_path / "model.tar.gz"))
+    assert done.returncode == 0, done.stderr
+    for words in ("functions, because its code is code/inference.py", "its own", "backend     torch"):
+        assert words in done.stdout
+
+
+def test_doctor_fails_where_a_named_script_is_missing_and_strict_also_without_code(tmp_path: Path) -> None:
+    scale_model(tmp_path / "m")
+    named = {"SAGEMAKER_PROGRAM": "serve.py"}
+    assert call("mooring", "doctor", str(tmp_path / "m"), **named).returncode == 0
+    strict = call("mooring", "doctor", "--strict", str(tmp_path / "m"), **named)
+    assert strict.returncode == 1
+    assert "serve.py is named but not there" in strict.stderr
+    code_model(tmp_path / "m", "")
+    assert call("mooring", "doctor", str(tmp_path / "m"), **named).returncode == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_doctor_explains_what_it_cannot_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.tar.gz").write_bytes(content)
+    for path in ("model.tar.gz", "nothing"):
+        done = call("mooring", "doctor", str(tmp_path / path))
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert path in done.stderr

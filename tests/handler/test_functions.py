@@ -57,7 +57,7 @@ def test_steps_are_called_in_order_with_their_arguments(tmp_path: Path) -> None:
 def test_defaults_fill_in_what_is_not_defined(tmp_path: Path) -> None:
     handler = load(tmp_path, "def model_fn(model_dir): return lambda data: data * 2\n")
     assert ask(handler).body == b"[2,4]"
-    assert ask(handler, b"1,2\n", "text/csv", "text/csv").body == b"2.0,4.0\n"
+    assert ask(handler, b"1,2\n", "text/csv", "text/csv").body == b"2,4\n"
 
 
 def test_binary_bodies_are_bytes_and_text_bodies_are_text(tmp_path: Path) -> None:

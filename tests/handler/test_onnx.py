@@ -14,8 +14,8 @@ from PIL import Image
 from mooring.handler.defaults.onnx import OnnxHandler
 from mooring.handler.errors import BodyDecodeError, ModelLoadError, PredictionInputError, UnsupportedContentTypeError
 from mooring.handler.images import MAX_PIXELS
-from mooring.handler.terms import LoadTerms
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
+from mooring.handler.terms import LoadTerms
 
 
 def request(body: bytes, content_type: str = "application/json", accept: str = "") -> InferenceRequest:

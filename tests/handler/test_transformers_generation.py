@@ -240,13 +240,15 @@ def test_text_never_outgrows_the_models_positions(handlers: dict[str, Transforme
 
 
 def test_model_that_usually_searches_with_beams_can_be_streamed(tmp_path: Path) -> None:
-    path = make.bart(tmp_path)
-    stated = json.loads((path / "generation_config.json").read_text())
-    (path / "generation_config.json").write_text(json.dumps(stated | {"num_beams": 4, "early_stopping": True}))
+    path = make.state_generation(make.bart(tmp_path), num_beams=4, early_stopping=True)
     handler = load(path)
+    assert handler._task._generator.text.model.generation_config.num_beams == 4  # type: ignore[attr-defined]
     expected = generated(path, PROMPT, max_new_tokens=6, num_beams=1, early_stopping=None)
     assert [event["token"]["id"] for event in events(chunks(handler, PROMPT, max_new_tokens=6))] == expected
-    assert ask(handler, PROMPT, max_new_tokens=6) == ask(handler, PROMPT, max_new_tokens=6, num_beams=4)
+    tokenizer = hf.AutoTokenizer.from_pretrained(path)
+    (answer,) = ask(handler, PROMPT, max_new_tokens=6)
+    searched = generated(path, PROMPT, max_new_tokens=6, num_beams=4, early_stopping=True)
+    assert answer["generated_text"] == tokenizer.decode(searched, skip_special_tokens=True).strip()
 
 
 def test_lines_are_streamed_to_those_who_want_lines(handlers: dict[str, TransformersHandler]) -> None:
@@ -299,7 +301,8 @@ def test_chat_goes_on_as_its_template_says(paths: dict[str, Path], handlers: dic
         (PROMPT, {"max_new_tokens": -5}),
         (PROMPT, {"max_new_tokens": "many"}),
         (PROMPT, {"do_sample": True, "temperature": 0.0}),
-        (PROMPT, {"do_sample": True, "top_p": 7}),
+        (PROMPT, {"do_sample": True, "top_p": -1.0}),
+        (PROMPT, {"repetition_penalty": -1.0}),
         (PROMPT, {"num_beams": 0}),
         (PROMPT, {"num_beams": 10_000}),
         (PROMPT, {"seed": -1}),

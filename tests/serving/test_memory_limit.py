@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from memory_limits import can_limit_memory, memory_limit
-from models import code_model, scale_model
+from models import code_model, layered_model, scale_model
 from servers import Servers
 
 LIMIT = 1 << 30
@@ -30,7 +30,7 @@ def test_loading_never_ends_a_container_with_a_hard_limit(start_server: Servers,
         # Files tell how large these are: refused before anything is loaded.
         statuses = []
         for index in range(8):
-            folder = scale_model(tmp_path / f"big{index}", padding_floats=24 * MIB, seed=index)
+            folder = layered_model(tmp_path / f"big{index}", 24, seed=index)
             statuses.append(server.load(f"big{index}", folder).status_code)
         assert statuses[0] == 200
         assert statuses[-1] == 507

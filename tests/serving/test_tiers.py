@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from models import layered_model
 from onnx import TensorProto, helper, numpy_helper
 from servers import RunningServer, Servers, wait_until
 
@@ -13,24 +14,6 @@ from mooring.handler.defaults.onnx_cache import ModelCache
 from mooring.serving.memory import private_bytes
 
 WIDTH = 1024
-
-
-def layers(path: Path, count: int, seed: int = 0, bias: float = 0.0, width: int = WIDTH) -> Path:
-    """Write a model of `count` matrices of 4 MiB each; models of one seed differ in their small bias only."""
-    path.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    nodes, weights, last = [], [], "x"
-    for index in range(count):
-        values = (random.standard_normal((width, width)) / width**0.5).astype(np.float32)
-        weights.append(numpy_helper.from_array(values, f"w{index}"))
-        nodes.append(helper.make_node("MatMul", [last, f"w{index}"], [f"m{index}"]))
-        last = f"m{index}"
-    weights.append(numpy_helper.from_array(np.array([bias], dtype=np.float32), "bias"))
-    nodes.append(helper.make_node("Add", [last, "bias"], ["y"]))
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]) for name in ("x", "y"))
-    graph = helper.make_graph(nodes, "layers", [x], [y], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path / "model.onnx")
-    return path
 
 
 def tier(server: RunningServer, name: str) -> str:
@@ -45,7 +28,7 @@ def test_large_model_is_mapped_when_its_form_is_made_and_answers_the_same(
     start_server: Servers, tmp_path: Path
 ) -> None:
     server = start(start_server, tmp_path)
-    server.load("m", layers(tmp_path / "m", 5))
+    server.load("m", layered_model(tmp_path / "m", 5))
     value = np.random.default_rng(1).standard_normal((1, WIDTH)).tolist()
     assert tier(server, "m") == "inline"
     before = server.invoke("m", value).json()
@@ -60,7 +43,7 @@ def test_large_model_is_mapped_when_its_form_is_made_and_answers_the_same(
 
 def test_model_that_is_asked_often_is_prepacked(start_server: Servers, tmp_path: Path) -> None:
     server = start(start_server, tmp_path)
-    server.load("m", layers(tmp_path / "m", 5))
+    server.load("m", layered_model(tmp_path / "m", 5))
     wait_until(lambda: tier(server, "m") == "mapped", 60)
     value = np.ones((1, WIDTH)).tolist()
     first = server.invoke("m", value).json()
@@ -76,7 +59,7 @@ def test_weights_that_models_share_are_on_disk_and_in_memory_once(start_server: 
     server = start(start_server, tmp_path)
     names = [f"m{index}" for index in range(4)]
     for index, name in enumerate(names):
-        server.load(name, layers(tmp_path / name, 5, bias=float(index)))
+        server.load(name, layered_model(tmp_path / name, 5, bias=float(index)))
     wait_until(lambda: {tier(server, name) for name in names} == {"mapped"}, 90)
     answers = [np.array(server.invoke(name, [[0.0] * WIDTH]).json())[0, 0] for name in names]
     assert answers == [0.0, 1.0, 2.0, 3.0]
@@ -91,7 +74,7 @@ def test_weights_that_models_share_are_on_disk_and_in_memory_once(start_server: 
 def test_file_that_changes_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o700)
     cache = ModelCache(tmp_path / "cache")
-    file = layers(tmp_path / "m", 4) / "model.onnx"
+    file = layered_model(tmp_path / "m", 4) / "model.onnx"
     made = cache.make(file)
     assert made is not None
     assert cache.find(file) == made

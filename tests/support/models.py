@@ -7,14 +7,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0, seed: int = 0) -> Path:
+def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0) -> Path:
     """Write a model folder whose `model.onnx` multiplies n x 3 floats, made larger by weights it carries along."""
     path.mkdir(parents=True, exist_ok=True)
     initializers = [helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])]
     nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
     if padding_floats:
-        padding = numpy_helper.from_array(np.random.default_rng(seed).random(padding_floats, dtype=np.float32), "padding")
-        initializers.append(padding)
+        values = np.random.default_rng(0).random(padding_floats, dtype=np.float32)
+        initializers.append(numpy_helper.from_array(values, "padding"))
         nodes = [
             helper.make_node("ReduceMax", ["padding"], ["largest"], keepdims=0),
             helper.make_node("Min", ["largest", "zero"], ["nothing"]),
@@ -31,6 +31,24 @@ def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0, seed: 
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path / "model.onnx")
+    return path
+
+
+def layered_model(path: Path, count: int, seed: int = 0, bias: float = 0.0, width: int = 1024) -> Path:
+    """Write a model of `count` matrices of 4 MiB each; models of one seed differ in their small bias only."""
+    path.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    nodes, weights, last = [], [], "x"
+    for index in range(count):
+        values = (random.standard_normal((width, width)) / width**0.5).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f"w{index}"))
+        nodes.append(helper.make_node("MatMul", [last, f"w{index}"], [f"m{index}"]))
+        last = f"m{index}"
+    weights.append(numpy_helper.from_array(np.array([bias], dtype=np.float32), "bias"))
+    nodes.append(helper.make_node("Add", [last, "bias"], ["y"]))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]) for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "layers", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path / "model.onnx")
     return path
 
 

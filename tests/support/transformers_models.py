@@ -167,16 +167,42 @@ def wav2vec2(path: Path, model_class: Any = hf.Wav2Vec2ForCTC, **config: Any) ->
 
 
 def whisper(path: Path) -> Path:
-    """A listener that generates, with a window of 30 seconds."""
-    tokenizer = byte_pairs(pad=True)
+    """A listener that generates, with a window of 30 seconds, in two languages and with timestamps."""
+    pairs = json.loads(byte_pairs().backend_tokenizer.to_str())["model"]
+    tokenizer = hf.WhisperTokenizer(vocab=pairs["vocab"], merges=[tuple(pair) for pair in pairs["merges"]])
+    names = ("endoftext", "startoftranscript", "en", "de", "translate", "transcribe", "startofprev", "notimestamps")
+    tokenizer.add_tokens([f"<|{name}|>" for name in names], special_tokens=True)
+    tokenizer.add_tokens([f"<|{step * 0.02:.2f}|>" for step in range(1501)])
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names}
+    end = ids["endoftext"]
     given = hf.WhisperConfig(
         vocab_size=len(tokenizer), d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, num_mel_bins=80, max_target_positions=32,
-        pad_token_id=2, bos_token_id=0, eos_token_id=1, decoder_start_token_id=0, suppress_tokens=None,
-        begin_suppress_tokens=None,
+        decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, num_mel_bins=80, pad_token_id=end,
+        bos_token_id=end, eos_token_id=end, decoder_start_token_id=ids["startoftranscript"],
+        suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     extractor = hf.WhisperFeatureExtractor(feature_size=80)
-    return save(path, lambda: hf.WhisperForConditionalGeneration(given), tokenizer, extractor, spread=4.0)
+    save(path, lambda: hf.WhisperForConditionalGeneration(given), tokenizer, extractor, spread=4.0)
+    return state_generation(
+        path,
+        no_timestamps_token_id=ids["notimestamps"],
+        prev_sot_token_id=ids["startofprev"],
+        is_multilingual=True,
+        lang_to_id={"<|en|>": ids["en"], "<|de|>": ids["de"]},
+        task_to_id={"translate": ids["translate"], "transcribe": ids["transcribe"]},
+        max_initial_timestamp_index=50,
+        max_length=448,
+        return_timestamps=False,
+    )
+
+
+def state_generation(path: Path, **values: Any) -> Path:
+    """Write into a model's generation_config.json, as published models have it."""
+    file = path / "generation_config.json"
+    stated = json.loads(file.read_text(encoding="utf-8"))
+    stated.pop("_from_model_config", None)  # with it, the library believes the model's configuration instead
+    file.write_text(json.dumps(stated | values), encoding="utf-8")
+    return path
 
 
 def sentence_transformer(path: Path, steps: Sequence[str] = ("Normalize",), **pooling: Any) -> Path:

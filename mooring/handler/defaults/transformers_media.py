@@ -25,6 +25,8 @@ from .transformers_rows import HALF_TOLERANCE, MAX_BATCH_ROWS, TOLERANCE, Row
 Array = NDArray[Any]
 IMAGE = "application/x-image"
 AUDIO = "audio/x-audio"
+MOST_TOKENS = 440  # Whisper's window of 30 seconds has no room for more
+START_TOKENS = 8  # language, task and the like
 # Parameters of recognition that go to transformers' `generate` as they are.
 SETTINGS: dict[str, type] = {"language": str, "task": str, "max_new_tokens": int, "num_beams": int, "do_sample": bool}
 
@@ -204,6 +206,9 @@ class SpeechRecognition:
         is_long = self._is_whisper and row.inputs["input_features"].shape[-1] > self._prepare.nb_max_frames
         if wish.timestamps or is_long:
             settings["return_timestamps"] = True
+        stated = self._model.generation_config
+        if stated.max_length is None and stated.max_new_tokens is None:
+            settings.setdefault("max_new_tokens", _most_tokens(self._model.config))
         try:
             with torch.inference_mode():
                 tokens = self._model.generate(**_placed(self._model, row), **settings)[0].tolist()
@@ -224,6 +229,13 @@ def read_config(folder: Path, terms: LoadTerms) -> Any:
     from transformers import AutoConfig
 
     return read_folder(AutoConfig, folder, terms)
+
+
+def _most_tokens(config: Any) -> int:
+    """Return how many tokens a decoder may write where its model does not say; it begins with a few of its own."""
+    names = ("max_target_positions", "max_position_embeddings")
+    places = next((getattr(config, name) for name in names if getattr(config, name, None)), MOST_TOKENS)
+    return max(1, min(MOST_TOKENS, places - START_TOKENS))
 
 
 def _files(item: Item) -> list[bytes]:

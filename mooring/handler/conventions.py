@@ -1,0 +1,175 @@
+"""What the earlier toolkits gave to functions, what they made of what functions return, and their default functions."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import codecs
+from .answers import plain, to_bytes
+from .chunks import is_stream
+from .errors import BodyDecodeError, HandlerError
+from .media_types import CSV, JSON, parse
+from .protocol import InferenceRequest
+from .terms import LoadTerms
+
+# What functions get as text; everything else they get as bytes.
+TEXT_TYPES = frozenset({JSON, CSV})
+ACCEPT_VARIABLE = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
+ANY = "*/*"
+# Where a JSON object holds the inputs, beside others.
+INPUT_KEYS = ("inputs", "instances")
+
+
+def body_of(request: InferenceRequest) -> str | bytes:
+    """Return the body as functions get it. Raises `BodyDecodeError` for text in another encoding than it says."""
+    media_type = parse(content_type_of(request))
+    return codecs.decode_text(request.body, media_type) if media_type.name in TEXT_TYPES else request.body
+
+
+def content_type_of(request: InferenceRequest) -> str:
+    """Return the content type, JSON where the client sent none: the toolkits failed then."""
+    return request.content_type or JSON
+
+
+def accept_of(request: InferenceRequest, terms: LoadTerms) -> str:
+    """Return the Accept header, the container's default where the client sent none or takes anything."""
+    if request.accept.strip() in ("", ANY):
+        return terms.variables.get(ACCEPT_VARIABLE) or JSON
+    return request.accept
+
+
+def written(result: Any, accept: str, default: str = JSON) -> tuple[Any, str]:
+    """Return body, or stream, and content type that a function's result means; the default where nobody names a type.
+
+    Raises `HandlerError` for values that cannot be sent.
+    """
+    body, content_type = result, ""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
+        body, content_type = result
+    is_whole = isinstance(body, (str, bytes, bytearray, memoryview))
+    if is_whole or is_stream(body):
+        return (to_bytes(body) if is_whole else body), _stated(content_type) or _stated(accept) or default
+    try:
+        return codecs.encode_json(plain(body)), _stated(content_type) or JSON
+    except TypeError as error:
+        raise HandlerError(f"The model's code returned something that cannot be sent: {error}.") from error
+
+
+@lru_cache(maxsize=256)
+def _stated(accept: str) -> str:
+    """Return the type that an Accept header likes best among those it names in full, empty if it names none."""
+    if accept and not any(sign in accept for sign in ",*") and "q" not in parse(accept).parameters:
+        return accept
+    best, best_weight = "", -1.0
+    for part in accept.split(","):
+        named = parse(part)
+        weight = _weight(named.parameters.get("q", "1"))
+        if named.name and "*" not in named.name and weight > best_weight:
+            best, best_weight = named.name, weight
+    return best
+
+
+def _weight(given: str) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        return 1.0
+
+
+# --- default functions ------------------------------------------------------------------------------------------------
+
+
+def default_model(model_dir: Path, terms: LoadTerms) -> Any:
+    """Return the TorchScript model of a folder whose code defines no model_fn. Raises `HandlerError`."""
+    files = [file for pattern in ("*.pt", "*.pth") for file in sorted(model_dir.glob(pattern))]
+    chosen = [file for file in files if file.stem == "model"] or files
+    if len(chosen) != 1:
+        raise HandlerError(
+            "The model's code defines no model_fn(model_dir), which has to return the loaded model, and there is no "
+            "single TorchScript file (model.pt) to load in its place."
+        )
+    import torch
+
+    device = torch.device("cpu" if terms.gpu_id is None else f"cuda:{terms.gpu_id}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the file is what it is
+            model = torch.jit.load(str(chosen[0]), map_location=device)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise HandlerError(
+            f"The model's code defines no model_fn(model_dir), and {chosen[0].name} is no TorchScript file that could "
+            "be loaded in its place."
+        ) from error
+    return model.eval()
+
+
+def default_input(request: InferenceRequest, model: Any) -> Any:
+    """Return a body as an array, for a torch module as a tensor on its device, and a JSON object as it is.
+
+    Raises `UnsupportedContentTypeError`, `BodyDecodeError`.
+    """
+    content_type = content_type_of(request)
+    value = codecs.decode(request.body, content_type)
+    torch = sys.modules.get("torch")
+    is_torch = torch is not None and isinstance(model, torch.nn.Module)
+    if is_torch and isinstance(value, dict):
+        value = next((value[key] for key in INPUT_KEYS if key in value), value)
+    if isinstance(value, list):
+        value = _as_array(value, content_type)
+    if torch is None or not is_torch or not isinstance(value, np.ndarray):
+        return value
+    # JSON and CSV say nothing of types: the toolkit made floats of them, and kept what .npy says.
+    dtype = torch.float32 if parse(content_type).name in TEXT_TYPES else None
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        return torch.as_tensor(np.ascontiguousarray(value), dtype=dtype, device=device)
+    except TypeError as error:
+        raise BodyDecodeError(content_type, "it holds no numbers") from error
+
+
+def _as_array(value: list[Any], content_type: str) -> Any:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise BodyDecodeError(content_type, "its rows have different lengths") from error
+
+
+def default_predict(data: Any, model: Any) -> Any:
+    """Return what a model makes of its input: called, or asked to predict if it cannot be called.
+
+    `{"inputs": …, "parameters": {…}}` is taken apart, as the Hugging Face toolkit did for its pipelines.
+    """
+    call = model if callable(model) else getattr(model, "predict", None)
+    if call is None:
+        raise HandlerError(f"The model is a {type(model).__name__}, which cannot be called: define predict_fn.")
+    with _no_grad():
+        if isinstance(data, dict) and "inputs" in data:
+            return call(data["inputs"], **(data.get("parameters") or {}))
+        return call(data)
+
+
+@contextlib.contextmanager
+def _no_grad() -> Iterator[None]:
+    """Leave out what only training needs, where torch is in use; nothing is imported for it."""
+    torch = sys.modules.get("torch")
+    with contextlib.nullcontext() if torch is None else torch.no_grad():
+        yield
+
+
+def default_output(prediction: Any, accept: str) -> Any:
+    """Return a prediction as the client likes it best; what makes it piece by piece is sent as it comes.
+
+    Raises `UnsupportedAcceptError`, `HandlerError` for values that cannot be written.
+    """
+    if is_stream(prediction):
+        return prediction
+    try:
+        return codecs.encode(plain(prediction), accept)
+    except TypeError as error:
+        raise HandlerError(f"The model's prediction cannot be sent: {error}.") from error
