@@ -164,7 +164,7 @@ def _is_binary(output: Mapping[str, Any], *, default: bool) -> bool:
 def _read_input(item: Mapping[str, Any], tail: memoryview) -> tuple[Array, memoryview]:
     """Return an input's array, and what is left of the bytes. Raises `ValueError`."""
     datatype, shape = item.get("datatype"), item.get("shape")
-    if datatype not in DATATYPES and datatype != BFLOAT:
+    if not isinstance(datatype, str) or (datatype not in DATATYPES and datatype != BFLOAT):
         raise ValueError(f"datatype {str(datatype)[:20]!r} is none of {', '.join([*DATATYPES, BFLOAT])}")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError('its "shape" is no list of sizes')
@@ -236,8 +236,11 @@ def array_of(value: Any, dtype: np.dtype[Any]) -> Array:
     """
     if dtype.kind == "f":
         try:
-            return np.array(value, dtype)
-        except (ValueError, TypeError, OverflowError) as error:
+            with np.errstate(over="raise"):
+                return np.array(value, dtype)
+        except (FloatingPointError, OverflowError) as error:
+            raise ValueError(f"it holds numbers beyond the range of {dtype}") from error
+        except (ValueError, TypeError) as error:
             raise ValueError(_misfit(np.array(value, dtype=object), dtype)) from error
     # Through objects: otherwise numpy would make floats of large numbers, and one length of all texts.
     array = np.array(value, dtype=object)
@@ -330,7 +333,7 @@ def _to_json(name: str, array: Array) -> Any:
     if datatype_of(array.dtype) != "BYTES":
         return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).ravel()
     try:
-        return [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
+        return [item.decode() if isinstance(item, bytes) else item for item in _texts(array)]
     except UnicodeDecodeError as error:
         raise TensorRequestError(f"output '{name}' is no text: ask for it with the parameter binary_data") from error
 
@@ -338,5 +341,12 @@ def _to_json(name: str, array: Array) -> Any:
 def _to_bytes(array: Array) -> bytes:
     if datatype_of(array.dtype) != "BYTES":
         return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    elements = (item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist())
+    elements = (item if isinstance(item, bytes) else item.encode() for item in _texts(array))
     return b"".join(len(element).to_bytes(LENGTH_BYTES, "little") + element for element in elements)
+
+
+def _texts(array: Array) -> list[str | bytes]:
+    items: list[Any] = array.ravel().tolist()
+    if not all(isinstance(item, (str, bytes)) for item in items):
+        raise TypeError("an output of objects has no datatype in the protocol")
+    return items

@@ -197,7 +197,11 @@ def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
         return array.astype(object)
     if kind not in "biuf" or (kind == "f" and dtype.kind != "f") or dtype.kind == "O":
         raise ValueError(f"it holds {'text' if kind in 'OUS' else array.dtype}, which does not fit {dtype}")
-    cast = array.astype(dtype)
+    try:
+        with np.errstate(over="raise"):
+            cast = array.astype(dtype)
+    except FloatingPointError as error:
+        raise ValueError(f"it holds numbers beyond the range of {dtype}") from error
     if dtype.kind in "biu" and not np.can_cast(array.dtype, dtype) and not np.array_equal(cast, array):
         raise ValueError(f"it holds numbers beyond the range of {dtype}")
     return cast
@@ -212,5 +216,7 @@ def answer_values(names: Sequence[str], outputs: Sequence[Any], *, is_single: bo
 
 def answer_value(names: Sequence[str], outputs: Sequence[Any], *, is_single: bool) -> Any:
     """Return what to encode: the only output as it is, several as an object of outputs by name."""
-    taken = answer_values(names, outputs, is_single=is_single)
-    return next(iter(taken.values())) if len(taken) == 1 else taken
+    if len(outputs) == 1:
+        (only,) = outputs
+        return only[0] if is_single and np.ndim(only) else only
+    return answer_values(names, outputs, is_single=is_single)

@@ -197,7 +197,9 @@ def test_pytorch_toolkits_service_serves_torchscript(tmp_path: Path) -> None:
     handler = load(tmp_path, {"code/other.py": ""}, variables)
     assert json.loads(ask(handler, request(b"[1, 2.5]")).body) == [2.0, 5.0]
     assert ask(handler, request(b"1.5,2\n", "text/csv", "text/csv")).body == b"3.0\n4.0\n"
-    array = importlib.import_module("sagemaker_inference.encoder").encode(np.array([1, 2], dtype=np.float32), "application/x-npy")
+    array = importlib.import_module("sagemaker_inference.encoder").encode(
+        np.array([1, 2], dtype=np.float32), "application/x-npy"
+    )
     assert json.loads(ask(handler, request(array, "application/x-npy")).body) == [2.0, 4.0]
     answer = ask(handler, request(accept="text/plain, text/csv"))
     assert (answer.body, answer.content_type) == (b"2.0\n4.0\n", "text/csv")

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import pickle
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from mooring.contract.errors import CallerError
 from mooring.handler import codecs
 from mooring.handler.errors import BodyDecodeError, UnsupportedAcceptError, UnsupportedContentTypeError
-from mooring.handler.media_types import negotiate, parse
+from mooring.handler.media_types import OPEN_INFERENCE
 
 
 def npy(array: Any, allow_pickle: bool = False) -> bytes:
@@ -56,21 +58,30 @@ def test_body_that_is_not_its_type_is_told_where(body: bytes, content_type: str,
 
 
 class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
     def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return exec, ("raise SystemExit('unpickled')",)
+        return exec, (f"open({str(self.file)!r}, 'w').close()",)
 
 
 @pytest.mark.parametrize("content_type", ["application/x-npy", "application/x-npz"])
-def test_pickle_is_never_opened(content_type: str) -> None:
-    objects = np.array([Bomb()], dtype=object)
+def test_pickle_is_never_opened(content_type: str, tmp_path: Path) -> None:
+    bomb = Bomb(tmp_path / "unpickled")
+    objects = np.array([bomb], dtype=object)
     body = npy(objects, allow_pickle=True)
     if content_type == "application/x-npz":
         buffer = io.BytesIO()
         np.savez(buffer, objects)
         body = buffer.getvalue()
-    for content in (body, pickle.dumps(Bomb())):
+    for content in (body, pickle.dumps(bomb)):
         with pytest.raises(BodyDecodeError):
             codecs.decode(content, content_type)
+    assert not bomb.file.exists()
+    pickle.loads(pickle.dumps(bomb))
+    assert bomb.file.exists()
 
 
 @given(body=st.binary(max_size=200), content_type=st.sampled_from(list(codecs.DECODERS)))
@@ -81,8 +92,10 @@ def test_garbage_is_a_callers_error_or_a_value(body: bytes, content_type: str) -
 
 
 def test_unknown_type_lists_the_known() -> None:
-    with pytest.raises(UnsupportedContentTypeError, match="Content type text/xml is not supported by this framework"):
+    with pytest.raises(UnsupportedContentTypeError, match="text/xml is not supported by this framework") as refused:
         codecs.decode(b"<a/>", "text/xml")
+    assert "text/csv" in str(refused.value)
+    assert OPEN_INFERENCE not in str(refused.value)
 
 
 def test_charset_is_respected() -> None:
@@ -98,23 +111,177 @@ def test_value_that_does_not_fit_what_is_accepted_says_what_would() -> None:
         codecs.encode(np.zeros((2, 2, 2)), "text/csv")
 
 
+@pytest.mark.parametrize("name", ["application/x-ndjson", "application/x-jsonlines", "application/jsonlines"])
+def test_json_lines_go_by_several_names_and_are_answered_under_the_one_asked_for(name: str) -> None:
+    assert codecs.decode(b'{"a": 1}\r\n\n[2]\n', name) == [{"a": 1}, [2]]
+    assert codecs.encode([{"a": 1}, [2]], name) == (b'{"a":1}\n[2]\n', name)
+
+
+def test_line_of_json_may_hold_what_ends_lines_elsewhere() -> None:
+    assert codecs.decode('"a\u2028b\x85c"\n'.encode(), "application/jsonlines") == ["a\u2028b\x85c"]
+
+
+def test_json_lines_of_unequal_lists_are_written() -> None:
+    assert codecs.encode([[1], [2, 3]], "application/jsonlines")[0] == b"[1]\n[2,3]\n"
+
+
 @pytest.mark.parametrize(
-    ("accept", "expected"),
+    ("body", "expected"),
     [
-        ("", "application/json"),
-        ("*/*", "application/json"),
-        ("text/csv", "text/csv"),
-        ("text/*", "text/csv"),
-        ("application/json;q=0.1, text/csv;q=0.9", "text/csv"),
-        ("application/json;q=0, */*", "text/csv"),
-        ("image/png", None),
-        ("text/csv;q=oops", "text/csv"),
+        (b"1,2\n3,4\n", np.array([[1, 2], [3, 4]])),
+        (b"1,2.5\r\n3,4\r\n", np.array([[1, 2.5], [3, 4]])),
+        (b"a,b\n1,2\n", np.array([[1, 2]])),
+        (b'"a","b"\n"1",2.5\n', np.array([[1, 2.5]])),
+        (b"\xef\xbb\xbf1,2\n", np.array([[1, 2]])),
+        (b"1,,3\n", np.array([[1, np.nan, 3]])),
+        (b"18446744073709551616\n", np.array([[2.0**64]])),
+        (b"nan,inf\n", np.array([[np.nan, np.inf]])),
+        (b"", np.empty((0, 0))),
     ],
 )
-def test_accept_header_chooses_among_what_is_offered(accept: str, expected: str | None) -> None:
-    assert negotiate(accept, ("application/json", "text/csv")) == expected
+def test_table_of_numbers_is_read_with_or_without_header(body: bytes, expected: Any) -> None:
+    decoded = codecs.decode(body, "text/csv; charset=utf-8")
+    assert decoded.dtype == expected.dtype
+    assert np.array_equal(decoded, expected, equal_nan=True)
 
 
-def test_media_type_has_no_case() -> None:
-    parsed = parse('Text/CSV; Charset="UTF-8"')
-    assert (parsed.name, parsed.charset) == ("text/csv", "UTF-8")
+def test_table_of_text_stays_text() -> None:
+    assert codecs.decode(b'good,"bad, very"\n', "text/csv").tolist() == [["good", "bad, very"]]
+
+
+def test_number_that_is_none_is_told_by_its_line_after_the_header() -> None:
+    with pytest.raises(BodyDecodeError, match="line 3: 'x' is no number"):
+        codecs.decode(b"a,b\n1,2\n3,x\n", "text/csv")
+
+
+def test_text_with_commas_is_quoted_in_csv() -> None:
+    assert codecs.encode([["a,b", 'c"d'], ["e", "f"]], "text/csv")[0] == b'"a,b","c""d"\ne,f\n'
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [None], np.zeros((2, 2, 2)), [[1], [2, 3]]])
+def test_what_is_no_table_is_no_csv(value: Any) -> None:
+    with pytest.raises(UnsupportedAcceptError, match="application/json"):
+        codecs.encode(value, "text/csv")
+    assert codecs.encode(value, "text/csv, application/json;q=0.5")[1] == "application/json"
+
+
+def test_text_bytes_and_forms_are_read() -> None:
+    assert codecs.decode("é".encode("latin-1"), "text/plain; charset=iso-8859-1") == "é"
+    assert codecs.decode(b"\0\xff", "application/octet-stream") == b"\0\xff"
+    assert codecs.decode(b"a=1&b=x+y", "application/x-www-form-urlencoded") == {"a": "1", "b": "x y"}
+
+
+def test_text_and_bytes_are_written() -> None:
+    assert codecs.encode("é", "text/plain") == ("é".encode(), "text/plain")
+    assert codecs.encode(np.float32(1.5), "text/plain")[0] == b"1.5"
+    assert codecs.encode(b"\0", "application/octet-stream") == (b"\0", "application/octet-stream")
+
+
+@pytest.mark.parametrize(
+    "charset", ["idna", "punycode", "utf-7", "zip", "rot13", "undefined", "unicode_escape", "x" * 999]
+)
+def test_encoding_that_is_no_character_set_is_the_callers_error(charset: str) -> None:
+    with pytest.raises(BodyDecodeError):
+        codecs.decode(b"abc", f"text/plain; charset={charset}")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=">i4").reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array(5),
+        np.zeros((0, 3)),
+        np.array(["a", "bc"]),
+        np.array(["2026-01-01"], dtype="M8[D]"),
+    ],
+)
+def test_npy_of_any_kind_survives_and_can_be_written_to(array: Any) -> None:
+    for body in (npy(array), codecs.encode(array, "application/x-npy")[0]):
+        decoded = codecs.decode(body, "application/x-npy")
+        assert decoded.dtype == array.dtype
+        assert np.array_equal(decoded, array)
+        assert decoded.flags.writeable
+        assert np.array_equal(np.load(io.BytesIO(body)), array)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}",
+        "{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000,)}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (1,)}",
+        "(" * 5000,
+        "{'descr': ",
+        "",
+    ],
+)
+def test_npy_header_that_lies_is_the_callers_error(head: str) -> None:
+    body = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode()
+    with pytest.raises(BodyDecodeError):
+        codecs.decode(body, "application/x-npy")
+
+
+def test_npz_that_claims_more_than_it_is_worth_is_refused() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.npy", npy(np.ones(3)))
+        archive.filelist[0].file_size = 2 << 30  # as a bomb would say truthfully
+    with pytest.raises(BodyDecodeError, match="more than 1,073,741,824 bytes"):
+        codecs.decode(buffer.getvalue(), "application/x-npz")
+
+
+def test_sparse_matrix_is_its_parts() -> None:
+    buffer = io.BytesIO()
+    parts = {"data": np.ones(2), "indices": np.array([0, 1]), "format": np.array(b"csr")}
+    np.savez_compressed(buffer, allow_pickle=False, **parts)
+    decoded = codecs.decode(buffer.getvalue(), "application/x-npz")
+    assert {name: array.tolist() for name, array in decoded.items()} == {
+        name: array.tolist() for name, array in parts.items()
+    }
+
+
+def test_npz_may_call_its_arrays_anything() -> None:
+    arrays = {"file": np.ones(1), "allow_pickle": np.zeros(2)}
+    body, _ = codecs.encode(arrays, "application/x-npz")
+    assert set(codecs.decode(body, "application/x-npz")) == set(arrays)
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(values=st.lists(JSON_VALUES, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_any_json_survives_there_and_back(values: list[Any]) -> None:
+    for content_type in ("application/json", "application/jsonlines"):
+        body, written = codecs.encode(values, content_type)
+        assert codecs.decode(body, written) == values
+
+
+@given(
+    table=st.lists(st.lists(st.floats(), min_size=2, max_size=2), min_size=1, max_size=6),
+    content_type=st.sampled_from(["text/csv", "application/x-npy"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_table_of_floats_survives_there_and_back(table: list[list[float]], content_type: str) -> None:
+    body, written = codecs.encode(np.array(table), content_type)
+    assert np.array_equal(codecs.decode(body, written), np.array(table), equal_nan=True)
+
+
+@given(body=st.binary(max_size=120), content_type=st.sampled_from(["application/x-npy", "application/x-npz"]))
+@settings(max_examples=200, deadline=None)
+def test_damaged_file_of_numpy_is_a_callers_error_or_a_value(body: bytes, content_type: str) -> None:
+    whole = codecs.encode(np.arange(3), content_type)[0]
+    for place in range(0, len(whole), 7):
+        with contextlib.suppress(CallerError):
+            codecs.decode(whole[:place] + body + whole[place + len(body) :], content_type)

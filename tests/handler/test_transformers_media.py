@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +157,12 @@ def test_generated_speech_is_the_pipelines(
     file = base64.b64encode(sound(np.tile(NOISE, times))).decode()
     asked = {"inputs": file, "parameters": {"max_new_tokens": 30, **parameters}}
     given = answer(handlers["whisper"], json.dumps(asked).encode())
-    assert given["text"] == expected["text"]
+    # The pipeline leaves in what a model says of languages amid its text; those of random weights do.
+    text = re.sub(r"<\|\w+\|>", "", expected["text"])
+    assert given["text"] == text
     assert len(given["text"]) > 3
     if "return_timestamps" in parameters:
-        assert "".join(part["text"] for part in given["chunks"]) == expected["text"]
+        assert "".join(part["text"] for part in given["chunks"]) == text
     else:
         assert set(given) == {"text"}
 

@@ -30,7 +30,7 @@ def _npy_to_numpy(npy_array: bytes) -> Any:
 
 
 def _npz_to_sparse(npz_bytes: bytes) -> Any:
-    import scipy.sparse  # type: ignore[import-untyped]
+    import scipy.sparse
 
     return scipy.sparse.load_npz(io.BytesIO(npz_bytes))
 

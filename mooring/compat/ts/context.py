@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mms.context import Context as ServerContext  # type: ignore[import-not-found]
+from mms.context import Context as ServerContext
 from mms.context import RequestProcessor
 
 __all__ = ["Context", "RequestProcessor"]

@@ -180,6 +180,8 @@ class OnnxHandler:
             return InferenceResponse(*codecs.encode(value, request.accept))
         except MooringError as error:
             return error
+        except TypeError as error:  # an output that is no tensor, and that the type of the answer does not know
+            return PredictionError(f"The model's output cannot be written: {error}")
 
     def _encode_tensors(
         self, output: list[Array], inputs: Inputs, asked: TensorRequest, request: InferenceRequest

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mms.service import PredictionException  # type: ignore[import-not-found]
+from mms.service import PredictionException
 
 __all__ = ["PredictionException", "list_classes_from_module", "load_label_mapping", "map_class_to_label"]
 

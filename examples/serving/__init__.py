@@ -1,0 +1,1 @@
+"""Models to serve: many at once, one with a handler of your own, one that streams."""
