@@ -86,12 +86,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(argv: list[str], variables: dict[str, str], url: str) -> Iterator[None]:
+def running(argv: list[str], variables: dict[str, str], url: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server for the length of the block."""
     with subprocess.Popen(argv, env=os.environ | variables, stderr=subprocess.DEVNULL) as process:
         try:
             wait_for(url)
-            yield
+            yield process
         finally:
             process.terminate()
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mooring.compat.finder import Room, install
 from mooring.handler.errors import LoadCancelledError
 from mooring.handler.load import load_handler
 from mooring.handler.protocol import Handler
@@ -177,6 +178,9 @@ class Loader:
         folder = Path(os.fsdecode(work.frame.body))
         choice = choose_handler(folder, terms.variables)
         load_terms = LoadTerms(choice.config.threads or terms.threads, terms.gpu_id, terms.variables, choice.config)
+        if not terms.is_shared:
+            # Code that imports the earlier toolkits finds stand-ins, where the real ones are absent.
+            install(Room.SERVING)
         handler = load_handler(choice, load_terms)
         self._stop_if_cancelled(work.frame)
         if choice.config.warm_up:

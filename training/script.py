@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from mooring.compat.finder import Room, install
+
 from .entry_point import Command, EntryPoint, Function, Script
 from .failure import write_error
 
@@ -21,6 +23,7 @@ def run(entry_point: EntryPoint, arguments: tuple[str, ...], error_file: Path) -
 
     A command replaces this process, and so never returns.
     """
+    install(Room.TRAINING)
     try:
         if isinstance(entry_point, Command):
             _execute((*entry_point.argv, *arguments))

@@ -11,9 +11,11 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from mooring.handler.defaults.onnx import OnnxHandler
+from mooring.contract.errors import CallerError
+from mooring.handler.defaults.onnx import OnnxHandler, _batches
 from mooring.handler.errors import BodyDecodeError, ModelLoadError, PredictionInputError, UnsupportedContentTypeError
 from mooring.handler.images import MAX_PIXELS
+from mooring.handler.media_types import OPEN_INFERENCE
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.terms import LoadTerms
 
@@ -37,7 +39,9 @@ def write(path: Path, nodes: list[Any], inputs: dict[str, list[Any]], outputs: d
 
 def double(path: Path, shape: list[Any]) -> OnnxHandler:
     """y = x + x"""
-    return OnnxHandler.load(write(path, [helper.make_node("Add", ["x", "x"], ["y"])], {"x": shape}, {"y": shape}), LoadTerms())
+    return OnnxHandler.load(
+        write(path, [helper.make_node("Add", ["x", "x"], ["y"])], {"x": shape}, {"y": shape}), LoadTerms()
+    )
 
 
 def answer(handler: OnnxHandler, body: Any, **given: str) -> Any:
@@ -141,3 +145,227 @@ def test_npy_answer_is_the_array_itself(tmp_path: Path) -> None:
     assert isinstance(only, InferenceResponse)
     array = np.load(io.BytesIO(only.body))
     assert (array.dtype, array.tolist()) == (np.float32, [[2, 4]])
+
+
+def constant(name: str, values: Any, kind: int = TensorProto.INT64) -> Any:
+    array = np.array(values)
+    tensor = helper.make_tensor(name, kind, array.shape, array.ravel().tolist())
+    return helper.make_node("Constant", [], [name], value=tensor)
+
+
+# Models that look as if their rows could be batched, and whose rows know of each other.
+ENTANGLED = {
+    "time first, summed up over time": [
+        constant("axis", 0),
+        helper.make_node("CumSum", ["x", "axis"], ["y"]),
+    ],
+    "time first, seen backwards": [
+        constant("axis", 0),
+        helper.make_node("CumSum", ["x", "axis"], ["y"], reverse=1),
+    ],
+    "normalised over the batch": [
+        constant("axes", [0]),
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"]),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ],
+    "scaled by the largest of the batch": [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Div", ["x", "largest"], ["y"]),
+    ],
+    "quantised with a scale of the batch": [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ],
+    "sorted over the batch": [
+        constant("axes", [0]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        constant("zero", [0]),
+        helper.make_node("Gather", ["shape", "zero"], ["rows"]),
+        helper.make_node("TopK", ["x", "rows"], ["y", "places"], axis=0),
+    ],
+    "told its place in the batch": [
+        constant("zero", 0),
+        constant("one", 1),
+        constant("column", [1]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["rows"]),
+        helper.make_node("Range", ["zero", "rows", "one"], ["places"]),
+        helper.make_node("Cast", ["places"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["floats", "column"], ["added"]),
+        helper.make_node("Add", ["x", "added"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ENTANGLED)
+def test_rows_that_know_of_each_other_are_answered_as_if_alone(tmp_path: Path, name: str) -> None:
+    handler = OnnxHandler.load(write(tmp_path, ENTANGLED[name], {"x": ["n", 2]}, {"y": ["n", 2]}), LoadTerms())
+    assert handler.max_batch_rows == 1
+    requests = [request(json.dumps(rows).encode()) for rows in ([[1, 2], [3, 1]], [[5, 4], [0, 2]], [[9, 8]])]
+    together = [one.body for one in handler.respond(requests) if isinstance(one, InferenceResponse)]
+    alone = [one.body for each in requests for one in handler.respond([each]) if isinstance(one, InferenceResponse)]
+    assert together == alone
+    assert len(alone) == 3
+
+
+# Models whose rows are independent, in ways that a trial could take for something else.
+INDEPENDENT: dict[str, tuple[list[Any], list[Any]]] = {
+    "normalised over columns": (
+        [
+            constant("axes", [1]),
+            helper.make_node("ReduceMean", ["x", "axes"], ["m"]),
+            helper.make_node("Sub", ["x", "m"], ["y"]),
+        ],
+        ["n", 3],
+    ),
+    "of any width": ([helper.make_node("Softmax", ["x"], ["y"], axis=1)], ["n", "w"]),
+    "a logarithm": ([helper.make_node("Log", ["x"], ["y"])], ["n", 3]),
+    "a picture of any size": (
+        [helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[7, 7], pads=[3, 3, 3, 3])],
+        ["n", 1, "h", "w"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_rows_that_are_independent_are_found_to_be(tmp_path: Path, name: str) -> None:
+    nodes, shape = INDEPENDENT[name]
+    assert OnnxHandler.load(write(tmp_path, nodes, {"x": shape}, {"y": shape}), LoadTerms()).max_batch_rows > 1
+
+
+def test_model_whose_answers_never_differ_is_not_batched(tmp_path: Path) -> None:
+    """Nothing could be seen of what its rows know of each other."""
+    nodes = [helper.make_node("Sub", ["x", "x"], ["y"])]
+    assert OnnxHandler.load(write(tmp_path, nodes, {"x": ["n", 2]}, {"y": ["n", 2]}), LoadTerms()).max_batch_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "expected"),
+    [
+        ([1, 1, 1], 64, [[0, 1, 2]]),
+        ([3, 2, 2, 4], 5, [[0, 1], [2], [3]]),
+        ([1, 1000, 1, 1], 64, [[0], [1], [2, 3]]),
+        ([0, 0], 1, [[0], [1]]),
+        ([64, 64], 64, [[0], [1]]),
+    ],
+)
+def test_batch_has_no_more_rows_than_it_may(rows: list[int], most: int, expected: list[list[int]]) -> None:
+    assert list(_batches(range(len(rows)), dict(enumerate(rows)), most)) == expected
+
+
+def test_many_rows_of_one_request_and_few_of_others_are_all_answered(tmp_path: Path) -> None:
+    handler = double(tmp_path, ["n", 1])
+    sizes = [1, 1000, 63, 2]
+    answers = handler.respond([request(json.dumps([[size]] * size).encode()) for size in sizes])
+    assert [json.loads(one.body) for one in answers if isinstance(one, InferenceResponse)] == [
+        [[2.0 * size]] * size for size in sizes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ([[1e39, 0]], "beyond the range of float32"),
+        ([[None, {}]], "holds null, objects, which does not fit float32"),
+        ("1,x", "does not fit"),
+    ],
+)
+def test_number_is_never_cut_to_fit(tmp_path: Path, body: Any, problem: str) -> None:
+    with pytest.raises(PredictionInputError, match=problem):
+        answer(double(tmp_path, ["n", 2]), body)
+
+
+def test_null_is_a_float_that_is_no_number(tmp_path: Path) -> None:
+    assert answer(double(tmp_path, ["n", 2]), [[None, 1]]) == [[None, 2]]
+
+
+def bytes_model(path: Path) -> OnnxHandler:
+    """y = x, of text."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "graph", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path / "m.onnx")
+    return OnnxHandler.load(path / "m.onnx", LoadTerms())
+
+
+def whole_numbers(path: Path) -> OnnxHandler:
+    """y = x, of bytes."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.UINT8, ["n", 2]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "graph", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path / "m.onnx")
+    return OnnxHandler.load(path / "m.onnx", LoadTerms())
+
+
+def test_text_is_taken_as_json_csv_plain_and_tensors(tmp_path: Path) -> None:
+    handler = bytes_model(tmp_path)
+    assert answer(handler, ["a", "b"]) == ["a", "b"]
+    assert answer(handler, "größe".encode(), content_type="text/plain") == "größe"
+    tensors = {"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["é"]}]}
+    assert answer(handler, tensors)["outputs"][0]["data"] == ["é"]
+    with pytest.raises(PredictionInputError, match="null, text, which does not fit text"):
+        answer(handler, ["a", None])
+
+
+@pytest.mark.parametrize("value", [[[256, 0]], [[-1, 0]], [[0.5, 0]], [["1", 0]]])
+def test_whole_number_that_does_not_fit_is_refused(tmp_path: Path, value: Any) -> None:
+    handler = whole_numbers(tmp_path)
+    assert answer(handler, [[255, 0]]) == [[255, 0]]
+    assert answer(handler, b"255,0\n", content_type="text/csv") == [[255, 0]]
+    with pytest.raises(PredictionInputError, match=r"does not fit|beyond the range"):
+        answer(handler, value)
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([[256, 0]]))
+    with pytest.raises(PredictionInputError, match="beyond the range of uint8"):
+        answer(handler, buffer.getvalue(), content_type="application/x-npy")
+
+
+X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
+
+
+def test_request_of_the_protocol_is_answered_in_it(tmp_path: Path) -> None:
+    handler = double(tmp_path, ["n", 2])
+    for content_type in (OPEN_INFERENCE, "application/json"):
+        body = json.dumps({"id": "7", "inputs": [X]}).encode()
+        (only,) = handler.respond([InferenceRequest(body, content_type, "", {"x-mooring-model-name": "m"})])
+        assert isinstance(only, InferenceResponse)
+        assert json.loads(only.body) == {
+            "model_name": "m",
+            "model_version": "1",
+            "id": "7",
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [2, 4]}],
+        }
+
+
+def test_requests_of_the_protocol_are_batched_with_others(tmp_path: Path) -> None:
+    handler = double(tmp_path, ["n", 2])
+    tensors = json.dumps({"inputs": [X]}).encode()
+    answers = handler.respond([request(tensors, OPEN_INFERENCE), request(b"[[3,4]]"), request(tensors, OPEN_INFERENCE)])
+    bodies = [json.loads(one.body) for one in answers if isinstance(one, InferenceResponse)]
+    assert [bodies[0]["outputs"][0]["data"], bodies[1], bodies[2]["outputs"][0]["data"]] == [[2, 4], [[6, 8]], [2, 4]]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"inputs": [X | {"name": "z"}]}, "missing: 'x'; not an input: 'z'"),
+        ({"inputs": [X | {"shape": [2, 1]}]}, "2 x 1, which does not fit.*'x', any x 2, float32"),
+        ({"inputs": [X | {"datatype": "BYTES", "data": ["a", "b"]}]}, "holds text, which does not fit float32"),
+        ({"inputs": [X], "outputs": [{"name": "z"}]}, "no output 'z'; the model has 'y'"),
+    ],
+)
+def test_tensor_that_does_not_fit_is_told_what_would(tmp_path: Path, given: Any, problem: str) -> None:
+    with pytest.raises(CallerError, match=problem):
+        answer(double(tmp_path, ["n", 2]), given, content_type=OPEN_INFERENCE)
+
+
+def test_unsupported_type_lists_what_the_model_takes(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedContentTypeError) as refused:
+        answer(double(tmp_path, ["n", 2]), b"", content_type="text/plain")
+    assert "application/x-npy" in str(refused.value)
+    assert OPEN_INFERENCE not in str(refused.value)
+
+
+def test_metadata_names_inputs_and_outputs_with_their_datatypes(tmp_path: Path) -> None:
+    metadata = double(tmp_path, ["n", 2]).metadata()
+    assert metadata["platform"] == "onnxruntime_onnx"
+    assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+    assert metadata["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}]

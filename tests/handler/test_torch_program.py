@@ -34,7 +34,8 @@ class Lookup(nn.Module):
         self.table = nn.Embedding(5, 2)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return self.table(ids) * mask.unsqueeze(-1)
+        found: torch.Tensor = self.table(ids) * mask.unsqueeze(-1)
+        return found
 
 
 class Several(nn.Module):

@@ -64,8 +64,8 @@ def close(one: Any, other: Any) -> bool:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    named = {"id2label": LABELS, "label2id": {name: index for index, name in LABELS.items()}}
-    entailed = {"id2label": {index: name for name, index in ENTAILMENT.items()}, "label2id": ENTAILMENT}
+    named: dict[str, Any] = {"id2label": LABELS, "label2id": {name: index for index, name in LABELS.items()}}
+    entailed: dict[str, Any] = {"id2label": {index: name for name, index in ENTAILMENT.items()}, "label2id": ENTAILMENT}
     return {
         "text-classification": make.bert(root / "text", hf.BertForSequenceClassification, num_labels=3),
         "token-classification": make.bert(root / "token", hf.BertForTokenClassification, **named),

@@ -23,12 +23,16 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 
 def word_piece() -> Any:
-    """A tokenizer as BERT's, that pads with a token of its own."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """A tokenizer as BERT's, that pads with a token of its own. Its words are given: trainers break ties by chance."""
+    words = sorted({word for sentence in SENTENCES[:4] for word in sentence.lower().split()})
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *(word for word in words if len(word) > 1)]
+    rare = {"berlin", "politics", "sports", "jumps"}  # of several pieces
+    vocabulary = {piece: index for index, piece in enumerate(piece for piece in pieces if piece not in rare)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=150, special_tokens=special))
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -53,14 +57,13 @@ def byte_pairs(*, pad: bool = False) -> Any:
 
 
 def sentence_piece() -> Any:
-    """A tokenizer as T5's, that ends a text with a token."""
-    tokenizer = Tokenizer(models.Unigram())
+    """A tokenizer as T5's, that ends a text with a token. Its pieces are given, as above."""
+    words = sorted({f"▁{word}" for sentence in SENTENCES for word in sentence.split()})
+    letters = sorted({letter for sentence in SENTENCES for letter in sentence.replace(" ", "▁")})
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [(piece, -9.0) for piece in letters] + [(word, -5.0) for word in words if len(word) > 1]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(
-        SENTENCES,
-        trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False),
-    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
@@ -124,7 +127,7 @@ def t5(path: Path, **config: Any) -> Path:
         vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4, pad_token_id=0,
         eos_token_id=1, decoder_start_token_id=0, **config,
     )  # fmt: skip
-    return save(path, lambda: hf.T5ForConditionalGeneration(given), tokenizer, spread=4.0)
+    return save(path, lambda: hf.T5ForConditionalGeneration(given), tokenizer, spread=8.0)
 
 
 def bart(path: Path, **config: Any) -> Path:
@@ -182,7 +185,7 @@ def whisper(path: Path) -> Path:
         suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
     extractor = hf.WhisperFeatureExtractor(feature_size=80)
-    save(path, lambda: hf.WhisperForConditionalGeneration(given), tokenizer, extractor, spread=4.0)
+    save(path, lambda: hf.WhisperForConditionalGeneration(given), tokenizer, extractor, spread=16.0)
     return state_generation(
         path,
         no_timestamps_token_id=ids["notimestamps"],
@@ -192,6 +195,8 @@ def whisper(path: Path) -> Path:
         task_to_id={"translate": ids["translate"], "transcribe": ids["transcribe"]},
         max_initial_timestamp_index=50,
         max_length=448,
+        suppress_tokens=[token for token in ids.values() if token != end],
+        begin_suppress_tokens=[end],
         return_timestamps=False,
     )
 

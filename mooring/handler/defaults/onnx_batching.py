@@ -77,8 +77,10 @@ def _tells_rows_apart(parts: Sequence[Array]) -> bool:
 def _same(output: Array, expected: Array) -> bool:
     if output.shape != expected.shape:
         return False
+    if np.array_equal(output, expected):
+        return True  # nearly always, and ten times faster found out than that they are close
     if output.dtype.kind != "f":
-        return bool(np.array_equal(output, expected))
+        return False
     relative = RELATIVE[output.dtype.itemsize]
     finite = np.abs(expected[np.isfinite(expected)])
     largest = float(finite.max()) if finite.size else 0.0

@@ -30,7 +30,7 @@ def load_model(auto_class: Any, folder: Path, terms: LoadTerms) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     _refuse_pickles(folder, terms)
-    disable_progress_bar()  # a bar's many lines make no log
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar's many lines make no log
     torch.set_num_threads(max(1, terms.threads))
     allow_pickle = terms.config.allow_pickle
     options = {"use_safetensors": None if allow_pickle else True, "weights_only": not allow_pickle}

@@ -1,0 +1,165 @@
+"""Input files of a batch job as records, and records as bodies of requests. Files are streamed, never held whole."""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO
+
+from mooring.contract.errors import CallerError
+
+# dmlc's format: this number, three bits of flag and 29 of length, the content, zeros up to a multiple of four.
+MAGIC = struct.pack("<I", 0xCED7230A)
+LENGTH_BITS = 29
+ALIGNMENT = 4
+WHOLE, START, MIDDLE, END = range(4)
+# A record of a file without ends of lines is told to be one before all of it is read.
+UNLIMITED = -1
+
+
+class Split(Enum):
+    """What ends a record of an input file."""
+
+    NONE = "none"  # the file is one record
+    LINE = "line"
+    RECORDIO = "recordio"
+
+
+class Strategy(Enum):
+    """How records are sent."""
+
+    MULTI = "multi"  # as many in one request as fit
+    SINGLE = "single"
+
+
+class RecordError(CallerError):
+    """An input file cannot be taken apart."""
+
+    def __init__(self, record: int, problem: str) -> None:
+        self.record = record
+        self.problem = problem
+        super().__init__(f"record {record}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record. Its frame is what it looks like among others: with its end of line, or its length and padding."""
+
+    number: int  # from 1
+    content: bytes
+    framed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """The body of one request, with the records it is made of: bytes, or a file that is sent as it is."""
+
+    first: int
+    last: int
+    body: bytes | Path
+    input_bytes: int  # how much of the input file it takes
+
+    def __str__(self) -> str:
+        return f"record {self.first}" if self.first == self.last else f"records {self.first} to {self.last}"
+
+
+def payloads(file: Path, split: Split, strategy: Strategy, most_bytes: int) -> Iterator[Payload]:
+    """Yield the requests that a file makes, in order, each of at most so many bytes; 0 is without a limit.
+
+    Raises `RecordError` for a record that is too large or damaged, after the payloads before it.
+    """
+    size = file.stat().st_size
+    is_whole = split is Split.NONE or (strategy is Strategy.MULTI and not most_bytes)
+    if is_whole and (size or split is Split.NONE):
+        if most_bytes and size > most_bytes:
+            raise RecordError(1, too_large(size, most_bytes))
+        yield Payload(1, 1, file, size)
+    elif size:
+        with file.open("rb") as stream:
+            read = lines if split is Split.LINE else recordio
+            yield from pack(read(stream, most_bytes or UNLIMITED), strategy, most_bytes)
+
+
+def pack(records: Iterable[Record], strategy: Strategy, most_bytes: int) -> Iterator[Payload]:
+    """Yield records as bodies: each by itself without its frame, or as many in their frames as fit."""
+    if strategy is Strategy.SINGLE:
+        for record in records:
+            yield Payload(record.number, record.number, record.content, len(record.framed))
+        return
+    batch: list[Record] = []
+    size = 0
+    try:
+        for record in records:
+            if batch and size + len(record.framed) > most_bytes:
+                yield _joined(batch, size)
+                batch, size = [], 0
+            batch.append(record)
+            size += len(record.framed)
+    except RecordError:
+        if batch:
+            yield _joined(batch, size)
+        raise
+    if batch:
+        yield _joined(batch, size)
+
+
+def _joined(batch: list[Record], size: int) -> Payload:
+    return Payload(batch[0].number, batch[-1].number, b"".join(record.framed for record in batch), size)
+
+
+def lines(stream: BinaryIO, most_bytes: int) -> Iterator[Record]:
+    """Yield the lines that are not empty, numbered as in an editor. Raises `RecordError` for one that is too large."""
+    number = 0
+    # One byte more than may be sent tells that a line is longer, without reading the rest of it.
+    while line := stream.readline(UNLIMITED if most_bytes == UNLIMITED else most_bytes + 1):
+        number += 1
+        framed = line if line.endswith(b"\n") else line + b"\n"
+        if most_bytes != UNLIMITED and len(line) > most_bytes:
+            raise RecordError(number, too_large(len(line), most_bytes, "at least "))
+        content = line.rstrip(b"\r\n")
+        if content:
+            yield Record(number, content, framed)
+
+
+def recordio(stream: BinaryIO, most_bytes: int) -> Iterator[Record]:
+    """Yield the records of a RecordIO file. Raises `RecordError` for one that is damaged, cut short or too large."""
+    number = 0
+    while head := stream.read(8):
+        number += 1
+        flag, content, framed = _frame(stream, head, number, most_bytes)
+        if flag not in (WHOLE, START):
+            raise RecordError(number, "it begins in the middle of a record")
+        parts, raw = [content], [framed]
+        while flag not in (WHOLE, END):  # a record that holds the magic number is cut there
+            left = UNLIMITED if most_bytes == UNLIMITED else max(0, most_bytes - sum(map(len, raw)))
+            flag, content, framed = _frame(stream, stream.read(8), number, left)
+            if flag in (WHOLE, START):
+                raise RecordError(number, "another record begins before it ends")
+            parts.append(content)
+            raw.append(framed)
+        yield Record(number, MAGIC.join(parts), b"".join(raw))
+
+
+def _frame(stream: BinaryIO, head: bytes, number: int, most_bytes: int) -> tuple[int, bytes, bytes]:
+    """Return flag, content and all bytes of one frame."""
+    if len(head) < len(MAGIC) * 2:
+        raise RecordError(number, "the file ends within its head")
+    if not head.startswith(MAGIC):
+        raise RecordError(number, f"it begins with {head[:4].hex()}, not with RecordIO's magic number")
+    (word,) = struct.unpack("<I", head[4:])
+    flag, length = word >> LENGTH_BITS, word & ((1 << LENGTH_BITS) - 1)
+    if flag > END:
+        raise RecordError(number, f"its flag is {flag}, which RecordIO does not know")
+    padded = -(-length // ALIGNMENT) * ALIGNMENT
+    if most_bytes != UNLIMITED and len(head) + padded > most_bytes:
+        raise RecordError(number, too_large(len(head) + padded, most_bytes))
+    content = stream.read(padded)
+    if len(content) < padded:
+        raise RecordError(number, f"the file ends after {len(content)} of its {padded} bytes")
+    return flag, content[:length], head + content
+
+
+def too_large(size: int, most_bytes: int, qualifier: str = "") -> str:
+    """Return the sentence about a record that is over the limit."""
+    return f"it has {qualifier}{size:,} bytes, over the limit of {most_bytes:,}; raise --max-payload-mb"
