@@ -1,7 +1,7 @@
 """Which model should make room: the policies of `serving/eviction.py` on made-up streams of requests.
 
-Run as `python -m benchmarks.eviction`. Pure simulation with a fixed seed: room for a hundred models of one size, and the
-share of requests that find their model in memory.
+Run as `python -m benchmarks.eviction`. Pure simulation with a fixed seed: room for a hundred models of one size, and
+the share of requests that find their model in memory.
 """
 
 import random

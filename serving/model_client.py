@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ class ModelClient:
         for connection in list(self._open):
             if connection.sock is not None:
                 with contextlib.suppress(OSError):  # it may be closed already
-                    connection.sock.shutdown(2)
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     def _ask(self, method: str, path: str, body: bytes | Path | None, headers: dict[str, str]) -> Answer:
         connection, is_fresh = self._connection()

@@ -5,7 +5,6 @@ with the files that have none.
 """
 
 import json
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

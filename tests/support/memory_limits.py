@@ -32,7 +32,7 @@ def memory_limit(size: int) -> Iterator[list[str]]:
         (group / ("memory.limit_in_bytes" if is_first else "memory.max")).write_text(str(size))
         # The shell joins the group, then sees it in the place of the root.
         root = VERSION_1 if is_first else VERSION_2
-        inside = f"mount --bind {group} {root} && exec \"$@\""
+        inside = f'mount --bind {group} {root} && exec "$@"'
         join = f"echo $$ > {group}/cgroup.procs && exec unshare --mount sh -c '{inside}' -- \"$@\""
         yield ["sh", "-c", join, "--"]
     finally:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-
 # Each session has threads of its own. In a model smaller than this a second one takes longer to wake than it helps (an
 # answer of a 2 KB model: 127 µs with one thread, 287 with two), and a thousand models would have a thousand of them.
 LEAST_BYTES_FOR_THREADS = 1 << 20
