@@ -44,7 +44,7 @@ class ModelCatalog:
         pool: HostPool,
         limits: Limits,
         choose: Callable[[Path], HandlerChoice],
-        available_bytes: Callable[[], int],
+        available_bytes: Callable[[HandlerChoice], int],
     ) -> None:
         self._table = table
         self._pool = pool
@@ -137,7 +137,7 @@ class ModelCatalog:
             path=path,
             kind=choice.kind.value,
             artifact_bytes=choice.artifact_bytes,
-            available=self._available_bytes(),
+            available=self._available_bytes(choice),
             now=self._loop.time(),
             workers=count,
         )

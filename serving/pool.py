@@ -58,7 +58,7 @@ class HostPool:
         self._variables = variables
         self._shared_hosts = shared_hosts
         self._threads = threads
-        self._devices = devices
+        self.devices = devices
         self._links: dict[int, HostLink] = {}
         self._hosts_started = 0
         self._placing = asyncio.Lock()
@@ -134,12 +134,12 @@ class HostPool:
         `avoid` are hosts where it is already. Raises `ZygoteDiedError`.
         """
         if not is_shared:
-            link = await self._start_host(HostPlan(backend, False, self._devices.emptiest(), requirements))
+            link = await self._start_host(HostPlan(backend, False, self.devices.emptiest(), requirements))
         else:
             async with self._placing:
                 shared = [link for link in self._shared_links(backend) if link not in avoid]
                 if not shared or len(shared) + len(avoid) < self._shared_hosts:
-                    link = await self._start_host(HostPlan(backend, True, self._devices.next()))
+                    link = await self._start_host(HostPlan(backend, True, self.devices.next()))
                 else:
                     link = min(shared, key=lambda link: link.models)
         link.models += 1

@@ -15,7 +15,7 @@ import uvicorn
 
 from mooring.contract.errors import MooringError
 from mooring.contract.resources import memory_available_bytes, memory_limit_bytes
-from mooring.handler.resolve import choose_handler
+from mooring.handler.resolve import HandlerChoice, HandlerKind, choose_handler
 from mooring.runner.parentage import adopt_orphans
 
 from .app import create_app
@@ -36,6 +36,8 @@ from .upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 SINGLE_MODEL = "model"
+# Models whose weights go to a GPU where there is one; what code does, only its author knows.
+ON_GPU = frozenset({HandlerKind.TRANSFORMERS, HandlerKind.EXPORTED, HandlerKind.TORCHSCRIPT})
 CHECK_TIME_S = 1.0
 BACKLOG = 2048
 # A container of the smallest useful size still gets this much for models.
@@ -97,7 +99,7 @@ class Server(uvicorn.Server):
             pool,
             settings.limits,
             choose=partial(choose_handler, variables=self._variables),
-            available_bytes=memory_available_bytes,
+            available_bytes=self._available_bytes,
         )
         paths = ModelPaths(Repository(settings.root), self._unpacker)
         self._door = Door(
@@ -122,6 +124,12 @@ class Server(uvicorn.Server):
         if self._settings.mode is Mode.REPOSITORY:
             return OnDemand(self._catalog, paths).invoke
         return self._catalog.dispatch.invoke
+
+    def _available_bytes(self, choice: HandlerChoice) -> int:
+        """Return what the machine could still give a model: memory, and that of a GPU for one that computes there."""
+        available = memory_available_bytes()
+        free = self._pool.devices.free_bytes() if choice.kind in ON_GPU else None
+        return available if free is None else min(available, free)
 
     def _health(self) -> Health:
         """Whether a request sent now would be answered: hosts can be started, and the one model is loaded."""

@@ -23,17 +23,20 @@ from mooring.handler.resolve import Backend
 from . import host
 from .host import HostTerms
 
+EVERYWHERE = ("numpy", "orjson", "PIL.Image", "mooring.handler.load")
 # What hosts need, by backend. Code models import the rest themselves, in their own process.
 PRELOADED = {
-    Backend.ONNX: (
-        "numpy",
-        "orjson",
-        "PIL.Image",
-        "onnxruntime",
-        "mooring.handler.load",
-        "mooring.handler.defaults.onnx",
+    Backend.ONNX: (*EVERYWHERE, "onnxruntime", "mooring.handler.defaults.onnx"),
+    Backend.TORCH: (*EVERYWHERE, "torch"),
+    Backend.TRANSFORMERS: (
+        *EVERYWHERE,
+        "torch",
+        "transformers.modeling_utils",
+        "transformers.generation",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+        "mooring.handler.defaults.transformers",
     ),
-    Backend.TORCH: ("numpy", "orjson", "PIL.Image", "torch", "mooring.handler.load", "transformers"),
 }
 
 PR_SET_PDEATHSIG = 1

@@ -173,6 +173,9 @@ def served(model: Path, timeout_s: float) -> Iterator[str]:
                 raise ModelNotServedError(model)
             time.sleep(POLL_SECONDS)
         yield client.address
+    except BaseException:
+        process.kill()  # whatever is under way there, nobody waits for it
+        raise
     finally:
         client.close()
         process.terminate()

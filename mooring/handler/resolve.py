@@ -3,6 +3,7 @@
 The first rule that applies decides. What each of the others said is kept, so that `mooring doctor` can tell it.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ PROGRAM_VARIABLES = ("SAGEMAKER_PROGRAM", "CUSTOM_SCRIPT_FILENAME")
 WEIGHT_SUFFIXES = frozenset({".data", ".bin", ".weights"})
 TRUE = frozenset({"true", "1", "yes"})
 # Modules that are slow to import, and that a zygote may have imported already.
-HEAVY_IMPORT = re.compile(r"^\s*(?:import|from)\s+(?:torch|transformers)\b", re.MULTILINE)
+HEAVY_IMPORT = re.compile(r"^\s*(?:import|from)\s+(torch|transformers)\b", re.MULTILINE)
 
 
 class HandlerKind(Enum):
@@ -47,6 +48,7 @@ class Backend(Enum):
 
     ONNX = "onnx"
     TORCH = "torch"
+    TRANSFORMERS = "transformers"
 
 
 CODE = frozenset({HandlerKind.FUNCTIONS, HandlerKind.SERVICE})
@@ -203,7 +205,7 @@ def _transformers(folder: _Folder) -> HandlerChoice | str:
         folder.config,
         task=task,
         isolation=Isolation.OWN if is_code else Isolation.SHARED,
-        backend=Backend.TORCH,
+        backend=Backend.TRANSFORMERS,
     )
 
 
@@ -261,13 +263,13 @@ def _only(root: Path, pattern: str, preferred: str) -> Path | str:
 
 def _backend_of_code(code: Path) -> Backend:
     """Return what code imports, by its text: a zygote that has it already saves seconds, a wrong guess costs them."""
+    found: set[str] = set()
     for file in code.rglob("*.py"):
-        try:
-            if HEAVY_IMPORT.search(file.read_text(encoding="utf-8", errors="replace")):
-                return Backend.TORCH
-        except OSError:
-            continue
-    return Backend.ONNX
+        with contextlib.suppress(OSError):
+            found.update(HEAVY_IMPORT.findall(file.read_text(encoding="utf-8", errors="replace")))
+    if "transformers" in found:
+        return Backend.TRANSFORMERS
+    return Backend.TORCH if found else Backend.ONNX
 
 
 def _requirements(folder: _Folder, chosen: HandlerChoice) -> Iterator[Path]:

@@ -132,3 +132,26 @@ def test_record_is_idle_only_when_ready_and_unleased() -> None:
     assert record.is_idle
     record.leases = 1
     assert not record.is_idle
+
+
+def test_weights_that_models_share_count_once() -> None:
+    table = ResidencyTable(100 * MIB)
+    for name in ("a", "b"):
+        record, _ = table.admit(name, url="", path=Path(), kind="onnx", artifact_bytes=100, available=PLENTY, now=0)
+        table.measured(record, MIB)
+        table.maps(record, {"same": 30 * MIB, name: 5 * MIB})
+    assert table.used == (1 + 1 + 30 + 5 + 5) * MIB
+    table.remove(table.records["a"])
+    assert table.used == (1 + 30 + 5) * MIB
+    table.maps(table.records["b"], {})
+    assert table.used == MIB
+    table.remove(table.records["b"])
+    assert (table.used, table.contents) == (0, {})
+
+
+def test_loads_under_way_are_held_against_what_the_machine_has_left() -> None:
+    table = ResidencyTable(PLENTY)
+    for name in ("a", "b"):
+        table.admit(name, url="", path=Path(), kind="onnx", artifact_bytes=20 * MIB, available=64 * MIB, now=0)
+    with pytest.raises(InsufficientMemoryError):
+        table.admit("c", url="", path=Path(), kind="onnx", artifact_bytes=20 * MIB, available=64 * MIB, now=0)

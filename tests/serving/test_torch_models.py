@@ -57,7 +57,7 @@ def test_classifier_answers_as_a_pipeline_does(server: RunningServer, root: Path
 
 
 def test_text_is_streamed_token_by_token_and_is_the_text_that_is_answered_whole(server: RunningServer) -> None:
-    request = {"inputs": "one two", "parameters": {"max_new_tokens": 12, "return_full_text": False}}
+    request: dict[str, object] = {"inputs": "one two", "parameters": {"max_new_tokens": 12, "return_full_text": False}}
     whole = server.client.post("/models/writer/invoke", content=json.dumps(request)).json()[0]["generated_text"]
     request["stream"] = True
     with server.client.stream("POST", "/models/writer/invoke", content=json.dumps(request)) as answer:
