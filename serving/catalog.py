@@ -15,22 +15,18 @@ from mooring.handler.resolve import HandlerChoice, Isolation
 from .dispatch import Dispatch
 from .errors import ModelExistsError, ModelNotFoundError
 from .host_link import HostLink
-from .lifecycle import ON_THE_WAY, State
+from .lifecycle import State
 from .placement import LOAD_FAILURES, Placement
-from .pool import HostDeath, HostPool
+from .pool import HostPool
 from .residency import ModelRecord, ResidencyTable
 from .resident import Resident
+from .revival import Revival
 from .settings import Limits
 
 logger = logging.getLogger(__name__)
 
-# A model that was inside at this many deaths of its hosts gets a host of its own, then is taken to be the cause.
-SUSPECT_DEATHS = 2
-FATAL_DEATHS = 3
 # Loads that run at the same time, each in a host of its own or in line at a shared one.
 PARALLEL_LOADS = 4
-# Waits before a model whose host died is loaded again, by how often that has failed; then it is given up.
-REVIVAL_WAITS_S = (0.0, 0.5, 2.0, 8.0)
 # Failed loads that are remembered, so that who asks is told why.
 MOST_FAILURES = 1000
 
@@ -58,7 +54,8 @@ class ModelCatalog:
         self.dispatch = Dispatch(self._residents, pool, table.history, limits.overload_status)
         self.placement = Placement(pool)
         pool.settle = self.dispatch.settle
-        pool.on_death = self._on_death
+        revival = Revival(self._residents, table, self.dispatch, self.placement, self._begin_load, spawn=self.spawn)
+        pool.on_death = revival.on_death
 
     def close(self) -> None:
         """Abandon loads under way."""
@@ -284,69 +281,6 @@ class ModelCatalog:
         async with resident.changing:
             if link in resident.links and resident.record.state is State.READY:
                 await self.placement.replace(resident, link)
-
-    # --- deaths -----------------------------------------------------------------------------------------------------
-
-    def _on_death(self, death: HostDeath) -> None:
-        """Retry what was inside; load again elsewhere what the dead host held, most recently used first."""
-        self.dispatch.rescue(death)
-        held = [resident for resident in self._residents.values() if death.link in resident.links]
-        for resident in sorted(held, key=lambda resident: -resident.record.last_used):
-            resident.links.remove(death.link)
-            if resident.record.state is State.READY:
-                self._revive(resident, death)
-
-    def _revive(self, resident: Resident, death: HostDeath) -> None:
-        record = resident.record
-        if record.deaths >= FATAL_DEATHS:
-            self._set_aside(resident, f"its process {death.how} with a request of it inside, {record.deaths} times")
-        elif resident.links:
-            self.spawn(self._restore(resident))
-        else:
-            if record.deaths >= SUSPECT_DEATHS and resident.is_shared:
-                resident.isolation = Isolation.OWN
-                logger.warning("Model '%s' gets a process of its own: it may be what ends shared ones.", record.name)
-            record.enter(State.QUEUED)
-            self.spawn(self._load_again(resident))
-
-    def _set_aside(self, resident: Resident, reason: str) -> None:
-        from .errors import ModelNotReadyError
-
-        record = resident.record
-        record.enter(State.FAILED, reason)
-        self._table.holds(record, 0)
-        self.spawn(self.placement.destroy(resident))
-        self.dispatch.fail_waiting(resident, ModelNotReadyError(record.name, record.state.value, reason))
-
-    async def _load_again(self, resident: Resident) -> None:
-        """Load a model whose host died, and again, later and later, while hosts die or cannot be had."""
-        for delay in REVIVAL_WAITS_S:
-            if resident.record.state not in ON_THE_WAY and resident.record.state is not State.FAILED:
-                return
-            if resident.record.state is State.FAILED:
-                resident.record.enter(State.QUEUED)
-            try:
-                await self._begin_load(resident, delay)
-                return
-            except MooringError as error:
-                if not self.placement.is_worth_another_try(error) or resident.is_unwanted:
-                    return
-
-    async def _restore(self, resident: Resident) -> None:
-        """Give a model back the hosts that it lost, while the others answer."""
-        try:
-            async with resident.changing:
-                if resident.record.state is State.READY:
-                    await self.placement.adjust(resident)
-        except LOAD_FAILURES as cause:
-            error = await self.placement.explain(resident, cause)
-            logger.warning(
-                "Model '%s' has %d of %d workers: %s",
-                resident.record.name,
-                len(resident.links),
-                resident.workers,
-                error,
-            )
 
     def spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         """Run a coroutine on the side, until it ends or the catalog closes."""

@@ -1,6 +1,7 @@
 """The front door's end of one host: frames out, answers in, several in flight."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -260,7 +261,8 @@ class HostLink(asyncio.Protocol):
     def kill(self) -> None:
         """End the host at once. Its exit is noticed like any other."""
         if not self.exit_status.done():
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its zygote knows that it has ended, we do not yet
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Hang up; a host that nobody talks to ends by itself."""

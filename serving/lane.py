@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mooring.contract.errors import MooringError
 
+from .body_only import BodyOnly
 from .door import Door
 from .errors import BodyTooLargeError
 from .express_cycle import ExpressCycle
@@ -28,23 +29,6 @@ SEPARATE_WRITE_BYTES = 1 << 16
 
 class _HeadTooLargeError(Exception):
     """Raised inside a parser callback to stop parsing; never seen outside this module."""
-
-
-class _BodyOnly:
-    """The callbacks of a parser whose first message's body belongs to a request that was begun already."""
-
-    def __init__(self, lane: "ExpressLane") -> None:
-        self.lane = lane
-        self.is_complete = False
-
-    def on_body(self, body: bytes) -> None:
-        if not self.is_complete:
-            self.lane.on_body(body)
-
-    def on_message_complete(self) -> None:
-        if not self.is_complete:
-            self.is_complete = True
-            self.lane.on_message_complete()
 
 
 class ExpressLane(HttpToolsProtocol):
@@ -93,7 +77,7 @@ class ExpressLane(HttpToolsProtocol):
         """
         framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
         self.cycle.keep_alive = False
-        self.parser = httptools.HttpRequestParser(_BodyOnly(self))
+        self.parser = httptools.HttpRequestParser(BodyOnly(self))
         lines = b"".join(b"%b: %b\r\n" % header for header in framing)
         self.data_received(b"POST / HTTP/1.1\r\n" + lines + b"\r\n" + rest)
 

@@ -28,7 +28,6 @@ LEGAL_MOVES: dict[State, frozenset[State]] = {
     State.DRAINING: frozenset({State.ABSENT}),
     State.FAILED: frozenset({State.ABSENT, State.QUEUED}),
 }
-ON_THE_WAY = frozenset({State.QUEUED, State.LOADING, State.WARMING})
 
 
 class IllegalMoveError(MooringError):

@@ -7,7 +7,7 @@ import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from mooring.contract.errors import CallerError, PlatformError
@@ -125,13 +125,22 @@ class ModelClient:
                 break
         raise problem
 
-    def close(self) -> None:
-        """End all connections; requests under way fail, and none is tried again."""
+    def abort(self) -> None:
+        """Let the requests of other threads fail now; none is tried again."""
         self._closed.set()
         for connection in list(self._open):
             if connection.sock is not None:
                 with contextlib.suppress(OSError):  # it may be closed already
                     connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close all connections; no thread may be using them any more."""
+        self._closed.set()
+        for connection in self._open:
+            connection.close()
 
     def _ask(self, method: str, path: str, body: bytes | Path | None, headers: dict[str, str]) -> Answer:
         connection, is_fresh = self._connection()

@@ -149,7 +149,7 @@ def transform(
         try:
             job.run(tasks, pool)
         except BaseException:
-            client.close()
+            client.abort()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return job.progress

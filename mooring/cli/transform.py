@@ -123,25 +123,24 @@ def _transform(arguments: argparse.Namespace, tasks: list[Any], url: str) -> int
     from mooring.serving.records import Split, Strategy
     from mooring.serving.transform import Pace, TransformTerms, pace_of, transform
 
-    client = ModelClient(url, arguments.timeout)
-    asked = pace_of(client)
     given = arguments.max_payload_mb
-    pace = Pace(
-        arguments.concurrency or asked.concurrency,
-        Strategy(arguments.strategy) if arguments.strategy else asked.strategy,
-        asked.most_bytes if given is None else int(given * MEGABYTE),
-    )
-    terms = TransformTerms(
-        arguments.content_type,
-        arguments.accept,
-        Split(arguments.split),
-        ends_lines=arguments.assemble == "line",
-        retries=arguments.retries,
-        pace=pace,
-    )
-    report = Report(sys.stderr)
-    progress = transform(tasks, client, terms, report)
-    client.close()
+    with ModelClient(url, arguments.timeout) as client:
+        asked = pace_of(client)
+        pace = Pace(
+            arguments.concurrency or asked.concurrency,
+            Strategy(arguments.strategy) if arguments.strategy else asked.strategy,
+            asked.most_bytes if given is None else int(given * MEGABYTE),
+        )
+        terms = TransformTerms(
+            arguments.content_type,
+            arguments.accept,
+            Split(arguments.split),
+            ends_lines=arguments.assemble == "line",
+            retries=arguments.retries,
+            pace=pace,
+        )
+        report = Report(sys.stderr)
+        progress = transform(tasks, client, terms, report)
     report.finish(progress)
     return 1 if progress.failures else 0
 
@@ -166,18 +165,17 @@ def served(model: Path, timeout_s: float) -> Iterator[str]:
         start_new_session=True,  # Ctrl-C is for us, who stop it when the last answer is in
         preexec_fn=partial(die_with, os.getpid()),
     )
-    client = ModelClient(f"http://127.0.0.1:{port}", timeout_s)
     try:
-        while not _is_ready(client):
-            if process.poll() is not None:
-                raise ModelNotServedError(model)
-            time.sleep(POLL_SECONDS)
+        with ModelClient(f"http://127.0.0.1:{port}", timeout_s) as client:
+            while not _is_ready(client):
+                if process.poll() is not None:
+                    raise ModelNotServedError(model)
+                time.sleep(POLL_SECONDS)
         yield client.address
     except BaseException:
         process.kill()  # whatever is under way there, nobody waits for it
         raise
     finally:
-        client.close()
         process.terminate()
         try:
             process.wait(STOP_SECONDS)

@@ -83,6 +83,18 @@ def test_model_that_always_kills_its_host_is_set_aside_with_the_reason(start_ser
     assert server.client.delete("/models/bad").status_code == 200
 
 
+def test_model_unloaded_just_when_its_host_died_does_not_come_back(start_server: Servers, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    url = code_model(tmp_path / "m", SLEEPER)
+    for _ in range(6):
+        assert server.load("m", url).status_code == 200
+        os.kill(server.client.get("/models/m").json()["hosts"][0], signal.SIGKILL)
+        assert server.client.delete("/models/m").status_code == 200
+        assert server.client.get("/models/m").status_code == 404
+    wait_until(lambda: server.hosts() == [])
+    assert server.invoke("m", 0).status_code == 404
+
+
 def test_host_killed_while_it_computes_is_507_because_that_means_memory(start_server: Servers, tmp_path: Path) -> None:
     server = start_server(tmp_path)
     code = DIES_N_TIMES.format(times=2, signal=int(signal.SIGKILL))

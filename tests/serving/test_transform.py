@@ -1,6 +1,5 @@
 """Batch transform against real servers: what arrives, in which order, and what is left when something fails."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from models import code_model, scale_model
@@ -25,7 +25,13 @@ LINES = TransformTerms(split=Split.LINE, ends_lines=True, accept="text/csv", ret
 
 def do(source: Path, output: Path, url: str, terms: TransformTerms) -> Progress:
     tasks, _ = find_tasks(source, output, overwrite=False)
-    return transform(tasks, ModelClient(url, 20.0), terms, lambda _: None)
+    with ModelClient(url, 20.0) as client:
+        return transform(tasks, client, terms, lambda _: None)
+
+
+def pace_at(url: str) -> Pace:
+    with ModelClient(url, 20.0) as client:
+        return pace_of(client)
 
 
 def rows(count: int, first: int = 0) -> str:
@@ -113,19 +119,10 @@ def test_output_folder_inside_the_input_is_no_input(tmp_path: Path) -> None:
 
 
 def test_server_says_how_fast_it_is_asked(url: str, start_server: Servers, tmp_path: Path) -> None:
-    asked = pace_of(ModelClient(url, 20.0))
-    given = json.loads(RunningServerParameters.read(url))
-    assert asked.concurrency == given["MaxConcurrentTransforms"]
-    assert asked.most_bytes == given["MaxPayloadInMB"] << 20
-    assert asked.strategy is Strategy.MULTI
+    asked, given = pace_at(url), httpx.get(f"{url}/execution-parameters").json()
+    assert asked == Pace(given["MaxConcurrentTransforms"], Strategy.MULTI, given["MaxPayloadInMB"] << 20)
     many = start_server(tmp_path)
-    assert pace_of(ModelClient(f"http://127.0.0.1:{many.port}", 20.0)) == Pace()
-
-
-class RunningServerParameters:
-    @staticmethod
-    def read(url: str) -> bytes:
-        return ModelClient(url, 20.0).get("/execution-parameters").body
+    assert pace_at(f"http://127.0.0.1:{many.port}") == Pace()
 
 
 def test_model_among_many_is_sent_records_at_its_path(start_server: Servers, tmp_path: Path) -> None:
