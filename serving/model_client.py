@@ -42,6 +42,13 @@ class AnswerError(CallerError):
         super().__init__(problem)
 
 
+class AbortedError(AnswerError):
+    """Nobody waits for the answer any more."""
+
+    def __init__(self) -> None:
+        super().__init__("given up")
+
+
 class UnreachableServerError(PlatformError):
     """Nothing listens at a model's address."""
 
@@ -143,6 +150,8 @@ class ModelClient:
             connection.close()
 
     def _ask(self, method: str, path: str, body: bytes | Path | None, headers: dict[str, str]) -> Answer:
+        if self._closed.is_set():
+            raise AbortedError
         connection, is_fresh = self._connection()
         try:
             return self._exchange(connection, method, path, body, headers)
@@ -165,6 +174,8 @@ class ModelClient:
                 headers = headers | {"Content-Length": str(body.stat().st_size)}
             try:
                 connection.request(method, path, content, headers)
+                if self._closed.is_set():  # `abort` may have looked before this connection was open
+                    raise AbortedError
             except (BrokenPipeError, ConnectionResetError):
                 # It may have answered before it took the whole body, and closed: that it is too large, for instance.
                 with contextlib.suppress(OSError, http.client.HTTPException):

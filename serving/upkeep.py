@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 DEADLINE_CHECK_S = 0.25
 CHECK_S = 1.0
 # Every so many checks the memory of all processes is read.
-CHECKS_A_LOOK = 10
+CHECKS_A_LOOK = 30
 
 
 class Upkeep:

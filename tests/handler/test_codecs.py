@@ -136,6 +136,9 @@ def test_json_lines_of_unequal_lists_are_written() -> None:
         (b"1,,3\n", np.array([[1, np.nan, 3]])),
         (b"18446744073709551616\n", np.array([[2.0**64]])),
         (b"nan,inf\n", np.array([[np.nan, np.inf]])),
+        (b"1,2\n \n3,4\n", np.array([[1.0, 2.0], [3.0, 4.0]])),
+        (b"1, 2\n", np.array([[1, 2]])),
+        (b"5\n", np.array([[5]])),
         (b"", np.empty((0, 0))),
     ],
 )
@@ -152,6 +155,27 @@ def test_table_of_text_stays_text() -> None:
 def test_number_that_is_none_is_told_by_its_line_after_the_header() -> None:
     with pytest.raises(BodyDecodeError, match="line 3: 'x' is no number"):
         codecs.decode(b"a,b\n1,2\n3,x\n", "text/csv")
+
+
+def test_header_has_as_many_columns_as_its_table() -> None:
+    with pytest.raises(BodyDecodeError, match="line 2 has 2 columns, the first has 3"):
+        codecs.decode(b"a,b,c\n1,2\n", "text/csv")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.array([[1.1, 2.0]], np.float32), b"1.1,2.0\n"),
+        (np.array([[1.1, np.nan]], np.float32), b"1.1,nan\n"),
+        (np.array([[True], [False]]), b"True\nFalse\n"),
+        (np.arange(4, dtype=">i2").reshape(2, 2).T, b"0,2\n1,3\n"),
+        (np.zeros((0, 3)), b""),
+        ([], b""),
+        (7, b"7\n"),
+    ],
+)
+def test_numbers_are_written_as_short_as_they_are(value: Any, expected: bytes) -> None:
+    assert codecs.encode(value, "text/csv")[0] == expected
 
 
 def test_text_with_commas_is_quoted_in_csv() -> None:

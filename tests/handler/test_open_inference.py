@@ -212,7 +212,7 @@ def test_users_functions_get_the_only_array_or_all_by_name() -> None:
 
 
 def test_users_values_become_named_outputs() -> None:
-    body, content_type = codecs.encode({"label": ["a"], "score": np.float32([0.5])}, OPEN_INFERENCE)
+    body, content_type = codecs.encode({"label": ["a"], "score": np.array([0.5], np.float32)}, OPEN_INFERENCE)
     assert content_type == "application/json"
     assert [(item["name"], item["datatype"], item["data"]) for item in json.loads(body)["outputs"]] == [
         ("label", "BYTES", ["a"]),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,23 @@ def test_platform_says_which_mode() -> None:
     assert from_variables({}).mode is Mode.SINGLE
     assert from_variables({"SAGEMAKER_MULTI_MODEL": "true"}).mode is Mode.MULTI
     assert json.dumps(from_variables({}).described()).count("response_seconds=60.0") == 1
+
+
+def test_mar_archive_of_a_service_is_served_with_its_manifest(start_server: Servers, tmp_path: Path) -> None:
+    service = (
+        "import json\n"
+        "from mms.service import PredictionException\n"
+        "class Service:\n"
+        "    def initialize(self, context): self.name = context.manifest['model']['modelName']\n"
+        "    def handle(self, data, context):\n"
+        "        if data[0]['body'] == b'bad': raise PredictionException('not that', 422)\n"
+        "        return [json.dumps([self.name, len(row['body'])]) for row in data]\n"
+    )
+    manifest = {"model": {"modelName": "counter", "handler": "service.py:Service"}}
+    with zipfile.ZipFile(tmp_path / "counter.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("service.py", service)
+    server = start_server(tmp_path, "repository", eviction="reuse")
+    assert server.client.post("/models/counter/invoke", content=b"four").json() == ["counter", 4]
+    refused = server.client.post("/predictions/counter", content=b"bad")
+    assert (refused.status_code, refused.json()["message"]) == (422, "not that")

@@ -167,8 +167,15 @@ class Servers:
             server.wait_until_healthy()
         return server
 
-    def close(self) -> None:
-        for server in self._running:
+    @property
+    def count(self) -> int:
+        """How many have been started and not been closed."""
+        return len(self._running)
+
+    def close(self, beyond: int = 0) -> None:
+        """End the servers but the first so many."""
+        while len(self._running) > beyond:
+            server = self._running.pop()
             server.client.close()
             if server.process.poll() is None:
                 server.process.kill()
