@@ -77,8 +77,11 @@ def payloads(file: Path, split: Split, strategy: Strategy, most_bytes: int) -> I
         yield Payload(1, 1, file, size)
     elif size:
         with file.open("rb") as stream:
-            read = lines if split is Split.LINE else recordio
-            yield from pack(read(stream, most_bytes or UNLIMITED), strategy, most_bytes)
+            if split is Split.LINE and strategy is Strategy.MULTI:
+                yield from blocks(stream, most_bytes)
+            else:
+                read = lines if split is Split.LINE else recordio
+                yield from pack(read(stream, most_bytes or UNLIMITED), strategy, most_bytes)
 
 
 def pack(records: Iterable[Record], strategy: Strategy, most_bytes: int) -> Iterator[Payload]:
@@ -120,6 +123,32 @@ def lines(stream: BinaryIO, most_bytes: int) -> Iterator[Record]:
         content = line.rstrip(b"\r\n")
         if content:
             yield Record(number, content, framed)
+
+
+def blocks(stream: BinaryIO, most_bytes: int) -> Iterator[Payload]:
+    """Yield as many whole lines at once as fit. Raises `RecordError` for a line that is too large.
+
+    Cut as blocks, since a line at a time would take longer than many models do.
+    """
+    first, rest = 1, b""
+    while block := rest + stream.read(most_bytes - len(rest)):
+        is_last = len(block) < most_bytes
+        end = len(block) if is_last else block.rfind(b"\n") + 1
+        if not end:
+            raise RecordError(first, too_large(len(block) + 1, most_bytes, "at least "))
+        whole, rest = block[:end], block[end:]
+        ended = whole if whole.endswith(b"\n") else whole + b"\n"
+        count = ended.count(b"\n")
+        body = _without_empty_lines(ended)
+        if body:
+            yield Payload(first, first + count - 1, body, len(whole))
+        first += count
+
+
+def _without_empty_lines(body: bytes) -> bytes:
+    if not (body.startswith((b"\n", b"\r")) or b"\n\n" in body or b"\n\r" in body):
+        return body
+    return b"".join(line + b"\n" for line in body.split(b"\n") if line.strip(b"\r"))
 
 
 def recordio(stream: BinaryIO, most_bytes: int) -> Iterator[Record]:

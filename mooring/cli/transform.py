@@ -230,7 +230,7 @@ def _state(progress: Any) -> str:
     return (
         f"{progress.files} of {progress.files_total} files, "
         f"{progress.bytes / MEGABYTE:,.1f} of {progress.bytes_total / MEGABYTE:,.1f} MB, "
-        f"{progress.requests / progress.seconds:,.0f} requests/s, "
+        f"{progress.requests / progress.seconds:,.1f} requests/s, "
         f"{progress.bytes / MEGABYTE / progress.seconds:,.2f} MB/s, {'?' if left is None else f'{left:,.0f}'} s left"
     )
 

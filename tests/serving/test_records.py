@@ -15,8 +15,8 @@ from mooring.serving.records import (
     RecordError,
     Split,
     Strategy,
+    blocks,
     lines,
-    pack,
     payloads,
     recordio,
 )
@@ -33,12 +33,20 @@ def cut(path: Path, content: bytes, split: Split, strategy: Strategy, most_bytes
 
 
 def test_lines_are_packed_up_to_the_limit_and_numbered(tmp_path: Path) -> None:
-    made = cut(tmp_path, b"aa\n\r\nbb\nccc\nd", Split.LINE, Strategy.MULTI, 6)
-    assert [(each.first, each.last, each.body) for each in made] == [
-        (1, 3, b"aa\nbb\n"),
-        (4, 5, b"ccc\nd\n"),
+    made = cut(tmp_path, b"aa\nbb\nccc\nd", Split.LINE, Strategy.MULTI, 6)
+    assert [(str(each), each.body) for each in made] == [
+        ("records 1 to 2", b"aa\nbb\n"),
+        ("records 3 to 4", b"ccc\nd\n"),
     ]
-    assert [str(each) for each in made] == ["records 1 to 3", "records 4 to 5"]
+
+
+def test_empty_lines_are_counted_and_not_sent(tmp_path: Path) -> None:
+    made = cut(tmp_path, b"\na\n\r\n\n\n\nbb\r\n\nc\n\n", Split.LINE, Strategy.MULTI, 6)
+    assert [(str(each), each.body) for each in made] == [
+        ("records 1 to 4", b"a\n"),
+        ("records 5 to 7", b"bb\r\n"),
+        ("records 8 to 10", b"c\n"),
+    ]
 
 
 def test_single_record_has_no_end_of_line(tmp_path: Path) -> None:
@@ -120,11 +128,13 @@ LINE = st.binary(min_size=1, max_size=20).filter(lambda line: line == line.strip
 @given(contents=st.lists(LINE), most=st.integers(21, 60))
 @settings(max_examples=100, deadline=None)
 def test_no_line_is_lost_or_sent_twice(contents: list[bytes], most: int) -> None:
-    stream = b"\n".join(contents)
-    made = list(pack(lines(io.BytesIO(stream), most), Strategy.MULTI, most))
+    made = list(blocks(io.BytesIO(b"\n".join(contents)), most))
     bodies = [each.body for each in made if isinstance(each.body, bytes)]
     assert b"".join(bodies).split(b"\n")[:-1] == contents
-    assert all(len(body) <= most for body in bodies)
+    assert all(len(body) <= most + 1 for body in bodies)  # the last line may be without its end
+    assert [record.content for record in lines(io.BytesIO(b"\n".join(contents)), most)] == contents
+    numbers = [number for each in made for number in range(each.first, each.last + 1)]
+    assert numbers == list(range(1, len(contents) + 1))
 
 
 @given(contents=st.lists(st.binary(max_size=40)))
