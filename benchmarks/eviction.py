@@ -5,7 +5,7 @@ the share of requests that find their model in memory.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mooring.serving.eviction import Eviction, History, victims
@@ -64,8 +64,8 @@ def streams() -> Iterator[tuple[str, list[int]]]:
     yield "Zipf 1, a third asked once", [n if generator.random() < 0.7 else 1000 + i for i, n in enumerate(scanned)]
     yield "any of 2 x what fits", [generator.randrange(2 * ROOM) for _ in range(8000)]
     yield "90 at a time, others later", [(i // 2000) * 90 + generator.randrange(90) for i in range(12_000)]
-    pick: Callable[[int], int] = lambda i: generator.randrange(20) if generator.random() < 0.5 else 100 + i % 200  # noqa: E731
-    yield "20 hot, 200 in turn", [pick(index) for index in range(12_000)]
+    turns = [generator.randrange(20) if generator.random() < 0.5 else 100 + index % 200 for index in range(12_000)]
+    yield "20 hot, 200 in turn", turns
 
 
 def main() -> None:

@@ -90,29 +90,28 @@ async def invoke(door: Door, name: str, request: Request, lines: bytes | None = 
     body = await read_body(request, door)
     try:
         content, file = body.finish()
-        if given is not None:
-            return await _invoke_in_session(door, given, name, request, content)
         meta = door.request_lines(request.headers.raw) if lines is None else lines
         invocation = AwaitedInvocation(name, meta, content)
         invocation.file = file
+        if given is not None:
+            return await _send_in_session(door, given, invocation, request)
         return await _send(door, invocation, request)
     finally:
         body.discard()
 
 
-async def _invoke_in_session(door: Door, given: str, name: str, request: Request, body: bytes) -> Response:
+async def _send_in_session(door: Door, given: str, invocation: AwaitedInvocation, request: Request) -> Response:
     """Send a request to the host that has its session's state; open and close sessions as it asks."""
-    session = door.sessions.enter(given, name)
+    session = door.sessions.enter(given, invocation.name)
     opened = {sessions.OPENED_HEADER: session.announcement} if given == sessions.NEW_SESSION else {}
-    asked = sessions.command(body)
+    asked = sessions.command(invocation.body)
     if asked == sessions.CLOSE:
         door.sessions.close(session)
         return Response(b"", headers={sessions.CLOSED_HEADER: session.id})
     if asked == sessions.NEW_SESSION:
         return Response(b"", headers=opened)
-    ours = [(sessions.HEADER, session.id.encode()), (sessions.FOLDER_HEADER, str(session.folder).encode())]
-    others = [header for header in request.headers.raw if header[0] != sessions.HEADER]
-    invocation = AwaitedInvocation(name, door.request_lines(others, ours), body)
+    # Of two lines with one name the last counts, which is the session's own id.
+    invocation.meta += frames.encode_lines(session.headers)
     invocation.preferred = session.link
     response = await _send(door, invocation, request)
     session.link = invocation.preferred

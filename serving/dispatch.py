@@ -126,11 +126,10 @@ class Dispatch:
     # --- deaths -----------------------------------------------------------------------------------------------------
 
     def rescue(self, death: HostDeath) -> None:
-        """Retry once what was inside a host that died, elsewhere; tell the others."""
-        suspects = {id(invocation.resident) for invocation in death.inside}
-        for resident in self._residents.values():
-            if id(resident) in suspects:
-                resident.record.deaths += 1
+        """Retry once what was inside a host that died, elsewhere; tell the others. Its models have left it by now."""
+        for resident in {invocation.resident for invocation in death.inside}:
+            assert resident is not None
+            resident.record.deaths += 1
         for invocation in death.inside:
             invocation.link = None
             invocation.attempts += 1
@@ -145,11 +144,10 @@ class Dispatch:
         """Send a request to another host of its model, or keep it until the model is loaded again, if it will be."""
         resident = invocation.resident
         assert resident is not None
-        others = [link for link in resident.links if link is not death.link]
         if resident.record.state is not State.READY:
             self._tell_of_death(invocation, death)
-        elif others:
-            min(others, key=lambda link: len(link.in_flight)).infer(resident.record.number, invocation)
+        elif resident.links:
+            resident.least_busy().infer(resident.record.number, invocation)
         else:
             resident.waiting.append(invocation)
 

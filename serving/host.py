@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,8 +82,9 @@ class Host:
         self._readers: dict[socket.socket, FrameReader] = {}
         self._queues: dict[int, list[Waiting]] = {}
         self._running: Sequence[Waiting] = ()
-        self._cancelled: set[int] = set()  # ids of running frames
-        self._streams: deque[tuple[socket.socket, Stream]] = deque()
+        self._cancelled: set[int] = set()  # ids of frames whose handler runs at this moment
+        self._streams: dict[tuple[socket.socket, int], Stream] = {}  # by the connection and id of their frames
+        self._advancing: Stream | None = None
         self._loader = Loader(terms)
         self._seen_a_front = False
 
@@ -111,7 +111,7 @@ class Host:
 
     def _seconds_to_wait(self) -> float | None:
         """How long nothing need be done unless something arrives: None for ever."""
-        if any(stream.may_go_on for _, stream in self._streams):
+        if any(stream.may_go_on for stream in self._streams.values()):
             return 0.0
         if not self._queues:
             return None
@@ -168,24 +168,22 @@ class Host:
             self._loader.load(connection, frame)
         elif frame.kind == Kind.UNLOAD:
             # The front door has drained the model, so nothing of it runs; from here on nobody finds it.
-            self._loader.destroy(connection, frame, self._models.pop(frame.number, None))
+            self._loader.do(connection, frame, self._models.pop(frame.number, None))
         elif frame.kind in (Kind.CHANGE_TIER, Kind.MAKE):
-            self._loader.change(connection, frame, self._models.get(frame.number))
+            self._loader.do(connection, frame, self._models.get(frame.number))
         elif frame.kind == Kind.CANCEL:
             self._cancel(connection, frame.id)
         elif frame.kind == Kind.CREDIT:
-            for _, stream in self._streams:
-                if stream.frame_id == frame.id:
-                    stream.credit += frame.number
+            stream = self._streams.get((connection, frame.id))
+            if stream is not None:
+                stream.credit += frame.number
 
     def _hang_up(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
         del self._readers[connection]
         connection.close()
-        for other, stream in list(self._streams):
-            if other is connection:
-                stream.close()
-                self._streams.remove((other, stream))
+        for key in [key for key in self._streams if key[0] is connection]:
+            self._streams.pop(key).close()
 
     def _collect_finished(self) -> None:
         for finished in self._loader.finished():
@@ -203,11 +201,11 @@ class Host:
 
     def _cancel(self, connection: socket.socket, frame_id: int) -> None:
         """Drop a request that waits, stop a stream or a load; one that runs is told when it asks."""
-        for connection_of, stream in list(self._streams):
-            if stream.frame_id == frame_id:
-                self._streams.remove((connection_of, stream))
-                stream.cancel()
-                return
+        stream = self._streams.get((connection, frame_id))
+        if stream is not None and stream is not self._advancing:
+            del self._streams[connection, frame_id]
+            stream.cancel()
+            return
         for number, queue in list(self._queues.items()):
             for waiting in queue:
                 if waiting.frame.id == frame_id:
@@ -216,7 +214,7 @@ class Host:
                         del self._queues[number]
                     self._send(connection, error_frame(frame_id, CancelledRequestError()))
                     return
-        if any(waiting.frame.id == frame_id for waiting in self._running):
+        if stream is not None or any(waiting.frame.id == frame_id for waiting in self._running):
             self._cancelled.add(frame_id)
         else:
             self._loader.cancel(frame_id)
@@ -258,8 +256,6 @@ class Host:
         except Exception as error:  # user code may raise anything; each request learns of it
             logger.exception("A handler raised instead of answering.")
             answers = [error] * len(batch)
-        self._running = ()
-        self._cancelled.clear()
         replies: dict[socket.socket, list[bytes]] = {}
         for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, InferenceResponse) and answer.chunks is not None:
@@ -268,18 +264,35 @@ class Host:
                 replies.setdefault(waiting.connection, []).append(_answer_frame(waiting.frame.id, answer))
         for connection, parts in replies.items():
             self._send(connection, b"".join(parts) if len(parts) > 1 else parts[0])
+        self._running = ()
+        self._cancelled.clear()
 
     def _begin_stream(self, waiting: Waiting, answer: InferenceResponse) -> None:
         assert answer.chunks is not None
         stream = Stream(waiting.frame.id, answer.chunks, partial(self._send, waiting.connection))
-        if stream.begin(answer):
-            self._streams.append((waiting.connection, stream))
+        goes_on = stream.begin(answer)
+        if goes_on and waiting.frame.id in self._cancelled:
+            stream.cancel()
+        elif goes_on:
+            self._streams[waiting.connection, waiting.frame.id] = stream
 
     def _advance_streams(self) -> None:
         """Let every stream whose reader keeps up make one chunk."""
-        for connection, stream in list(self._streams):
-            if stream.may_go_on and not stream.advance():
-                self._streams.remove((connection, stream))
+        for key, stream in list(self._streams.items()):
+            # One stream's handler may have looked for what has arrived, and so have ended another.
+            if key in self._streams and stream.may_go_on:
+                self._advance(key, stream)
+
+    def _advance(self, key: tuple[socket.socket, int], stream: Stream) -> None:
+        self._advancing = stream
+        goes_on = stream.advance()
+        self._advancing = None
+        if goes_on and stream.frame_id in self._cancelled:
+            stream.cancel()
+            goes_on = False
+        self._cancelled.discard(stream.frame_id)
+        if not goes_on:
+            self._streams.pop(key, None)
 
     def _send(self, connection: socket.socket, reply: bytes) -> None:
         try:

@@ -86,7 +86,8 @@ class Loader:
         self._terms = terms
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._finished: deque[Finished] = deque()
-        self._cancelled: set[int] = set()
+        self._loads_to_do: set[int] = set()  # ids of frames
+        self._cancelled: set[int] = set()  # those of them that nobody wants any more
         self.wakeup, self._bell = socket.socketpair()
         self._trimmer = Trimmer()
         self._untrimmed: list[Finished] = []
@@ -100,23 +101,21 @@ class Loader:
 
     def load(self, connection: socket.socket, frame: Frame) -> None:
         """Load the model folder that the frame's body names, or queue it where others are being answered."""
+        self._loads_to_do.add(frame.id)
         work = _Work(connection, frame)
         if self._terms.is_shared:
             self._work.put(work)
         else:
             self._report(self._load(work))
 
-    def destroy(self, connection: socket.socket, frame: Frame, model: Loaded | None) -> None:
-        """Queue the destruction of a model that nobody can reach any more."""
-        self._work.put(_Work(connection, frame, model))
-
-    def change(self, connection: socket.socket, frame: Frame, model: Loaded | None) -> None:
-        """Queue a change of the form that a model is held in, or the making of one."""
+    def do(self, connection: socket.socket, frame: Frame, model: Loaded | None) -> None:
+        """Queue what a frame asks for: the destruction of a model that nobody can reach any more, or another form."""
         self._work.put(_Work(connection, frame, model))
 
     def cancel(self, frame_id: int) -> None:
-        """Do not begin the load of a frame, or drop what it loaded."""
-        self._cancelled.add(frame_id)
+        """Do not begin the load of a frame, or drop what it loaded; nothing if it is over, or no load."""
+        if frame_id in self._loads_to_do:
+            self._cancelled.add(frame_id)
 
     def finished(self) -> list[Finished]:
         """Return what is over since the last call. For the main thread, when `wakeup` is readable."""
@@ -150,7 +149,6 @@ class Loader:
         frame = work.frame
         finished = Finished(work.connection, frame.id, frame.number)
         before = anonymous_bytes()
-        started = time.monotonic()
         try:
             self._stop_if_cancelled(frame)
             model = self._load_and_warm_up(work)
@@ -158,14 +156,14 @@ class Loader:
         except Exception as error:  # a model may fail in any way; the front door tells who asked
             if not isinstance(error, LoadCancelledError):
                 logger.warning("Loading failed.", exc_info=True)
-            self._cancelled.discard(frame.id)
             return replace(finished, error=error)
+        finally:
+            self._loads_to_do.discard(frame.id)
+            self._cancelled.discard(frame.id)
         # A host of its own is the model's in whole; in a shared one only the growth is.
         held = max(0, anonymous_bytes() - before) if self._terms.is_shared else private_bytes(os.getpid())
         facts: dict[str, Any] = {
             "bytes": held,
-            "seconds": time.monotonic() - started,
-            "max_batch_rows": model.max_batch_rows,
             "metadata": _metadata(model.handler),
             "mappings": self._mappings(),
         }

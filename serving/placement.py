@@ -26,7 +26,6 @@ class Placement:
 
     def __init__(self, pool: HostPool) -> None:
         self._pool = pool
-        self._tried_in: dict[int, HostLink] = {}  # a model's number -> the host that its load was tried in
 
     async def load(self, resident: Resident) -> int:
         """Load a model into as many hosts as it is meant to have; returns the bytes it holds in all of them.
@@ -52,9 +51,11 @@ class Placement:
         link = await self._pool.place(
             resident.backend, is_shared=resident.is_shared, requirements=choice.requirements, avoid=resident.links
         )
-        self._tried_in[record.number] = link
+        resident.tried_in = link
         resident.loading_in.append(link)
         try:
+            if resident.is_unwanted:  # unloaded while its host was being started
+                raise LoadCancelledError(record.name)
             async with asyncio.timeout(resident.load_seconds):
                 facts = await link.load(record.number, record.path, lambda: _enter_warming(resident))
         except BaseException as error:
@@ -65,7 +66,6 @@ class Placement:
             raise
         finally:
             resident.loading_in.remove(link)
-        del self._tried_in[record.number]
         link.mappings = facts["mappings"]
         return link, facts
 
@@ -130,7 +130,7 @@ class Placement:
             return cause
         if isinstance(cause, TimeoutError):
             return LoadTimeoutError(name, resident.load_seconds)
-        link = self._tried_in.get(resident.record.number, None)
+        link = resident.tried_in
         if link is not None and await self._pool.was_killed(link):
             return HostOutOfMemoryError(name)
         return HostDiedError(name, "ended while loading it")

@@ -27,6 +27,7 @@ class Resident:
     waiting: list[Invocation] = field(default_factory=list)
     is_unwanted: bool = False  # unloaded while it was loading
     loading_in: list[HostLink] = field(default_factory=list)
+    tried_in: HostLink | None = None  # the host of the last load, to say why it failed
     loaded: asyncio.Future[None] | None = None  # set while a load is under way
     gone: asyncio.Future[None] | None = None  # set while an unload is under way
     idle: asyncio.Future[None] | None = None  # set while an unload waits for the last lease

@@ -48,10 +48,11 @@ class Revival:
 
     def on_death(self, death: HostDeath) -> None:
         """Retry what was inside; load again elsewhere what the dead host held, most recently used first."""
-        self._dispatch.rescue(death)
         held = [resident for resident in self._residents.values() if death.link in resident.links]
-        for resident in sorted(held, key=lambda resident: -resident.record.last_used):
+        for resident in held:
             resident.links.remove(death.link)
+        self._dispatch.rescue(death)
+        for resident in sorted(held, key=lambda resident: -resident.record.last_used):
             if resident.record.state is State.READY:
                 self._revive(resident, death)
 

@@ -17,7 +17,7 @@ from .host_link import HostLink
 from .settings import Limits
 
 HEADER = b"x-amzn-sagemaker-session-id"
-FOLDER_HEADER = b"x-mooring-session-dir"
+FOLDER_HEADER = "x-mooring-session-dir"
 OPENED_HEADER = "x-amzn-sagemaker-new-session-id"
 CLOSED_HEADER = "x-amzn-sagemaker-closed-session-id"
 NEW_SESSION = "NEW_SESSION"
@@ -35,6 +35,11 @@ class Session:
     expires: datetime
     folder: Path
     link: HostLink | None = None  # the host that has its state
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """What its model is told of it with each request."""
+        return [(HEADER.decode(), self.id), (FOLDER_HEADER, str(self.folder))]
 
     @property
     def announcement(self) -> str:

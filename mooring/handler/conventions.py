@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from . import codecs
 from .answers import plain, to_bytes
 from .chunks import is_stream
-from .errors import BodyDecodeError, HandlerError
+from .errors import BodyDecodeError, HandlerError, ModelLoadError
 from .media_types import CSV, JSON, parse
 from .protocol import InferenceRequest
 from .terms import LoadTerms
@@ -94,19 +93,15 @@ def default_model(model_dir: Path, terms: LoadTerms) -> Any:
             "The model's code defines no model_fn(model_dir), which has to return the loaded model, and there is no "
             "single TorchScript file (model.pt) to load in its place."
         )
-    import torch
+    from .defaults.torch_program import load_torchscript
 
-    device = torch.device("cpu" if terms.gpu_id is None else f"cuda:{terms.gpu_id}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the file is what it is
-            model = torch.jit.load(str(chosen[0]), map_location=device)  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
+        return load_torchscript(chosen[0], terms)
+    except ModelLoadError as error:
         raise HandlerError(
             f"The model's code defines no model_fn(model_dir), and {chosen[0].name} is no TorchScript file that could "
             "be loaded in its place."
         ) from error
-    return model.eval()
 
 
 def default_input(request: InferenceRequest, model: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +63,10 @@ class ModelConfig:
             problems.append("warm_up: expected a list of tables, each headed [[warm_up]]")
             samples = []
         warm_up = tuple(_table(WarmUpSample, sample, "warm_up.", problems) for sample in samples)
-        config = _table(cls, given, "", problems)
+        config: ModelConfig = _table(cls, given, "", problems)
         if problems:
             raise ModelConfigError(problems)
-        return cls(**{**_given(config), "batching": batching, "warm_up": warm_up})
-
-
-def _given(config: ModelConfig) -> dict[str, Any]:
-    return {item.name: getattr(config, item.name) for item in fields(config)}
+        return replace(config, batching=batching, warm_up=warm_up)
 
 
 def _table(kind: Any, given: Any, prefix: str, problems: list[str]) -> Any:

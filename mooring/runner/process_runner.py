@@ -74,8 +74,7 @@ class RunningProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self.kill()
+        self.kill()
         self.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()

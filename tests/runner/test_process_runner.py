@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from servers import wait_until
 
 from mooring.contract.environment import TrainingEnvironment
 from mooring.runner.container_spec import ContainerSpec
@@ -52,8 +53,21 @@ def test_leaving_the_block_ends_the_whole_group(tmp_path: Path) -> None:
     with start(tmp_path, "sh", "-c", "sleep 1000 & echo $!; wait", lines=lines):
         while not lines:
             os.sched_yield()
-    child = int(lines[0])
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: has_ended(int(lines[0])))
+
+
+def test_leaving_the_block_ends_what_outlived_the_first_process(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with start(tmp_path, "sh", "-c", "sleep 1000 & echo $!", lines=lines) as it:
+        wait_until(lambda: it.poll() == 0 and lines)
+    wait_until(lambda: has_ended(int(lines[0])))
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_command_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def transform_fn(model, body, content_type, accept, context):
 @pytest.fixture(scope="module")
 def server(start_server: Servers, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
     root = tmp_path_factory.mktemp("models")
-    server = start_server(root, enable_stateful_sessions=True, sessions_path=str(root / ".sessions"), workers=3)
+    server = start_server(
+        root, enable_stateful_sessions=True, sessions_path=str(root / ".sessions"), workers=3, spool_bytes=1000
+    )
     assert server.load("m", code_model(root / "m", CODE)).status_code == 200
     return server
 
@@ -67,6 +69,11 @@ def test_body_alone_opens_and_closes_a_session(server: RunningServer) -> None:
     assert ask(server, session).json()[0] == 1
     assert ask(server, session, {"requestType": "CLOSE"}).headers[CLOSED] == session
     assert ask(server, session).status_code == 400
+
+
+def test_body_that_is_kept_in_a_file_arrives_in_a_session_too(server: RunningServer) -> None:
+    session = ask(server, NEW_SESSION).headers[OPENED].partition(";")[0]
+    assert ask(server, session, "x" * 5000).json()[0] == 2
 
 
 def test_sessions_are_off_unless_asked_for(start_server: Servers, tmp_path: Path) -> None:

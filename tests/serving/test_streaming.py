@@ -31,6 +31,17 @@ def transform_fn(model, body, content_type, accept):
     order = json.loads(body)
     return pieces(order), order.get("type", "text/plain")
 """
+# Works on its second piece for as long as somebody wants it.
+ASKING = """
+import json, pathlib, time
+def model_fn(model_dir): return pathlib.Path(model_dir)
+def pieces(folder, context):
+    yield "first"
+    while not context.is_cancelled(): time.sleep(0.001)
+    (folder / "asked").write_text("yes")
+def transform_fn(model, body, content_type, accept, context):
+    return pieces(model, context) if json.loads(body) else "short", "text/plain"
+"""
 ASYNC_CODE = """
 import asyncio, json
 async def model_fn(model_dir): return 2
@@ -121,11 +132,25 @@ def test_reader_that_does_not_read_stops_the_making(server: RunningServer, root:
         connection.sendall(head + body)
         wait_until((root / "m/made").exists)
         # Other requests are answered meanwhile, by the same process.
-        counts = []
-        for _ in range(30):
+        last = times_seen = 0
+        while times_seen < 10:
             assert order(server, "", parts=["ok"]).text == "ok"
-            counts.append(int((root / "m/made").read_text() or 0))
-        assert counts[-1] == counts[-10] < 400  # 64 KiB each: what buffers and window hold
+            made = int((root / "m/made").read_text() or 0)
+            assert made < 400  # 64 KiB each: what buffers and window hold
+            times_seen = times_seen + 1 if made == last > 0 else 0
+            last = made
+    wait_until(lambda: server.client.get("/models/m").json()["inFlight"] == 0)
+
+
+def test_generator_that_asks_is_told_that_its_client_left(server: RunningServer, root: Path) -> None:
+    assert server.load("asking", code_model(root / "asking", ASKING)).status_code == 200
+    (before,) = server.client.get("/models/asking").json()["hosts"]
+    with server.client.stream("POST", "/models/asking/invoke", content=b"true") as answer:
+        assert next(answer.iter_raw()) == b"first"
+    wait_until((root / "asking/asked").exists)
+    wait_until(lambda: server.client.get("/models/asking").json()["inFlight"] == 0)
+    assert server.invoke("asking", False).text == "short"
+    assert server.client.get("/models/asking").json()["hosts"] == [before]
 
 
 def test_streams_of_one_process_take_turns(server: RunningServer) -> None:

@@ -3,14 +3,14 @@
 import concurrent.futures
 import os
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from models import code_model, scale_model
-from servers import RunningServer, Servers, wait_until
+from servers import RunningServer, Servers, read_all, wait_until
 
 PID = (
     "import os, time\n"
@@ -107,9 +107,8 @@ def test_process_that_has_grown_is_replaced(start_server: Servers, tmp_path: Pat
     )
     server = start_server(tmp_path, recycle_growth_bytes=32 << 20)
     server.load("leaks", code_model(tmp_path / "leaks", code))
-    time.sleep(1.5)  # the size before it grows is noted once a second
-    pids = {server.invoke("leaks", 0).json() for _ in range(64)}
-    wait_until(lambda: server.invoke("leaks", 0).json() not in pids)
+    first = server.invoke("leaks", 0).json()
+    wait_until(lambda: server.invoke("leaks", 0).json() != first)
 
 
 def test_unload_cancels_a_load(start_server: Servers, tmp_path: Path) -> None:
@@ -122,6 +121,22 @@ def test_unload_cancels_a_load(start_server: Servers, tmp_path: Path) -> None:
         assert loading.result().status_code == 409
         assert "unloaded while it was loading" in loading.result().json()["message"]
     assert server.client.get("/models/m").status_code == 404
+    wait_until(lambda: server.hosts() == [])
+
+
+def test_unload_cancels_a_load_whose_host_is_still_being_started(start_server: Servers, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    folder = code_model(tmp_path / "m", "import time\ndef model_fn(model_dir): time.sleep(100)\n")
+    (zygote,) = psutil.Process(server.process.pid).children()
+    zygote.suspend()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, server.connect() as connection:
+        loading = pool.submit(server.load, "m", folder)
+        wait_until(lambda: described(server, "m").get("status") == "loading")
+        connection.sendall(b"DELETE /models/m HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert described(server, "m")["status"] == "loading"  # answered after the unload has begun
+        zygote.resume()
+        assert read_all(connection).startswith(b"HTTP/1.1 200")
+        assert loading.result().status_code == 409
     wait_until(lambda: server.hosts() == [])
 
 

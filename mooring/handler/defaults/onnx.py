@@ -45,17 +45,6 @@ DTYPES = {
 }
 
 
-# The Open Inference Protocol's names of the same types.
-DATATYPES = {
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(float16)": "FP16",
-    "tensor(string)": "BYTES",
-    "tensor(bool)": "BOOL",
-    **{f"tensor({kind}{size})": f"{kind.upper()}{size}" for kind in ("int", "uint") for size in (8, 16, 32, 64)},
-}
-
-
 class OnnxHandler:
     """An onnxruntime session behind the handler protocol."""
 
@@ -236,7 +225,9 @@ class Form:
 
 def _described(end: Any) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else -1 for size in end.shape]
-    return {"name": end.name, "datatype": DATATYPES.get(end.type, end.type), "shape": shape}
+    known = DTYPES.get(end.type)
+    datatype = end.type if known is None else open_inference.datatype_of(np.dtype(known))
+    return {"name": end.name, "datatype": datatype, "shape": shape}
 
 
 def _runner(session: ort.InferenceSession) -> Callable[..., Any]:
