@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from . import open_inference
+from . import open_inference, open_inference_answers
 from .errors import BodyDecodeError, UnsupportedAcceptError, UnsupportedContentTypeError
 from .media_types import (
     CSV,
@@ -140,7 +140,7 @@ ENCODERS: dict[str, Callable[[Any], bytes]] = {
     NPZ: encode_npz,
     TEXT: encode_text,
     OCTETS: encode_octets,
-    OPEN_INFERENCE: open_inference.encode,
+    OPEN_INFERENCE: open_inference_answers.encode,
 }
 WRITABLE = tuple(ENCODERS)
 # What a client may be told of.
@@ -168,14 +168,14 @@ def encode(value: Any, accept: str) -> tuple[bytes, str]:
     raise UnsupportedAcceptError(f"{accept} ({problem})", (JSON,)) from problem
 
 
-def respond(value: Any, request: InferenceRequest) -> InferenceResponse:
+def respond(value: Any, request: InferenceRequest, accept: str) -> InferenceResponse:
     """Return a value as the answer to a request, in the request's own protocol if it came in one.
 
     Raises what `encode` does, and `TensorRequestError`.
     """
     if parse(request.content_type).name in open_inference.TYPES:
-        return open_inference.respond(value, request)
-    return InferenceResponse(*encode(value, request.accept))
+        return open_inference_answers.respond(value, request)
+    return InferenceResponse(*encode(value, accept))
 
 
 def _written(content_type: str, accept: str) -> str:

@@ -7,6 +7,7 @@ multi-model-server and TorchServe. `idx` is the place of a request in a batch.
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mooring import __version__
@@ -26,6 +27,9 @@ UNITS = {
     "MB": "Megabytes",
     "GB": "Gigabytes",
 }
+
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Headers(dict[str, str]):
@@ -208,13 +212,15 @@ class Context:
         """Return the headers that were added to an answer."""
         return self.request_processor[idx].get_response_headers()
 
-    def response(self, body: bytes, content_type: str, idx: int = 0, chunks: Any = None) -> InferenceResponse:
+    def response(
+        self, body: bytes, content_type: str, idx: int = 0, chunks: Any = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> InferenceResponse:
         """Return an answer with what was set for it here."""
         properties = self.request_processor[idx]
         return InferenceResponse(
             body,
             properties.response_content_type or content_type or "application/json",
             properties.response_status,
-            properties.response_headers,
+            {**headers, **properties.response_headers},
             chunks,
         )

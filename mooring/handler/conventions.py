@@ -14,7 +14,7 @@ from .answers import plain, to_bytes
 from .chunks import is_stream
 from .errors import BodyDecodeError, HandlerError, ModelLoadError
 from .media_types import CSV, JSON, parse
-from .protocol import InferenceRequest
+from .protocol import InferenceRequest, InferenceResponse
 from .terms import LoadTerms
 
 # What functions get as text; everything else they get as bytes.
@@ -157,14 +157,14 @@ def _no_grad() -> Iterator[None]:
         yield
 
 
-def default_output(prediction: Any, accept: str) -> Any:
-    """Return a prediction as the client likes it best; what makes it piece by piece is sent as it comes.
+def default_output(prediction: Any, request: InferenceRequest, accept: str) -> InferenceResponse:
+    """Return a prediction as the client likes it best, or in the protocol in which it asked.
 
-    Raises `UnsupportedAcceptError`, `HandlerError` for values that cannot be written.
+    Raises `UnsupportedAcceptError`, `TensorRequestError`, `HandlerError` for values that cannot be written.
     """
-    if is_stream(prediction):
-        return prediction
+    if isinstance(prediction, dict):
+        prediction = {name: plain(value) for name, value in prediction.items()}
     try:
-        return codecs.encode(plain(prediction), accept)
+        return codecs.respond(plain(prediction), request, accept)
     except TypeError as error:
         raise HandlerError(f"The model's prediction cannot be sent: {error}.") from error

@@ -127,11 +127,9 @@ class FunctionHandler:
         context = self._context([request])
         try:
             if "transform_fn" in self._functions:
-                result = await self._transform(context, request)
-            else:
-                data = await self._input(context, request)
-                result = await self._output(context, request, await self._predict(context, data))
-            return await self._sent(context, request, result)
+                return await self._sent(context, request, await self._transform(context, request))
+            data = await self._input(context, request)
+            return await self._output(context, request, await self._predict(context, data))
         except (MooringError, MemoryError) as error:
             return error
 
@@ -151,11 +149,14 @@ class FunctionHandler:
         with user_code("The model"):
             return await self._loop.awaited(conventions.default_predict(data, self._model))
 
-    async def _output(self, context: Context, request: InferenceRequest, prediction: Any) -> Any:
+    async def _output(self, context: Context, request: InferenceRequest, prediction: Any) -> InferenceResponse:
         accept = accept_of(request, self._terms)
         if "output_fn" in self._functions:
-            return await self._call("output_fn", context, prediction, accept)
-        return conventions.default_output(prediction, accept)
+            return await self._sent(context, request, await self._call("output_fn", context, prediction, accept))
+        if is_stream(prediction):
+            return await self._sent(context, request, prediction)
+        made = conventions.default_output(prediction, request, accept)
+        return context.response(made.body, made.content_type, headers=made.headers)
 
     async def _sent(self, context: Context, request: InferenceRequest, result: Any) -> InferenceResponse:
         body, content_type = written(result, accept_of(request, self._terms))
@@ -205,7 +206,7 @@ class FunctionHandler:
         if isinstance(prediction, _Failed):
             return prediction.error
         try:
-            return await self._sent(context, request, await self._output(context, request, prediction))
+            return await self._output(context, request, prediction)
         except (MooringError, MemoryError) as error:
             return error
 

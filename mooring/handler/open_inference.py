@@ -1,4 +1,4 @@
-"""Requests and answers of the Open Inference Protocol, version 2: named tensors as JSON, or as bytes that follow it.
+"""Requests of the Open Inference Protocol, version 2: named tensors as JSON, or as bytes that follow it.
 
 The binary form is Triton's extension; the length of the JSON before the bytes comes with the content type.
 Text travels as BYTES, and is given to models as Triton gives it: arrays of `bytes` objects.
@@ -15,19 +15,15 @@ from numpy.typing import NDArray
 
 from mooring.contract.errors import CallerError
 
-from .media_types import JSON, OCTETS, OPEN_INFERENCE, TRITON_BINARY, MediaType, parse
-from .protocol import InferenceRequest, InferenceResponse
+from .media_types import OPEN_INFERENCE, TRITON_BINARY, MediaType
 
 Array = NDArray[Any]
 
 TYPES = frozenset({OPEN_INFERENCE, TRITON_BINARY})
+BINARY_PARAMETER = "binary_data_output"
 # The parameters of the two that say how much of the body is JSON.
 HEADER_LENGTH = "header-length"
 TRITON_HEADER_LENGTH = "json-header-size"
-# Headers between the front door, hosts and clients.
-LENGTH_HEADER = "inference-header-content-length"
-MODEL_NAME_HEADER = "x-mooring-model-name"
-MODEL_VERSION = "1"
 DATATYPES: dict[str, type[np.generic]] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
@@ -43,7 +39,6 @@ DATATYPES: dict[str, type[np.generic]] = {
     "FP64": np.float64,
     "BYTES": np.object_,
 }
-NAMES = {np.dtype(kind).str: name for name, kind in DATATYPES.items()}
 BFLOAT = "BF16"  # numpy has no such type: becomes float32, which holds all of its values
 # An element of BYTES follows its length.
 LENGTH_BYTES = 4
@@ -70,9 +65,6 @@ class TensorRequest:
     is_binary: bool = False  # whether an output that is not named is wanted as bytes
     parameters: Mapping[str, Any] = field(default_factory=dict)
     is_triton: bool = False  # whether the length of the JSON goes into the content type
-
-
-# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 def is_tensor_request(value: Any) -> bool:
@@ -115,7 +107,7 @@ def read_request(given: Any, tail: memoryview = NOTHING, *, is_triton: bool = Fa
         raise TensorRequestError('it has no "inputs"')
     if tail:
         raise TensorRequestError(f"{len(tail)} bytes are left after the last input")
-    is_binary = parameters.get("binary_data_output") is True
+    is_binary = parameters.get(BINARY_PARAMETER) is True
     outputs = {_name(item, "an output"): _is_binary(item, default=is_binary) for item in _objects(given, "outputs")}
     identifier = given.get("id")
     if identifier is not None and not isinstance(identifier, str):
@@ -262,91 +254,3 @@ def _misfit(array: Array, dtype: np.dtype[Any]) -> str:
     names = {str: "text", float: "float64", type(None): "null", dict: "objects", bool: "bool", int: "int64"}
     held = ", ".join(sorted(names.get(kind, kind.__name__) for kind in kinds))
     return f"it holds {held}, which does not fit {'text' if dtype.kind == 'O' else dtype}"
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
-def encode_response(
-    request: TensorRequest, model_name: str, outputs: Sequence[tuple[str, Array]]
-) -> tuple[bytes, str, dict[str, str]]:
-    """Return the body, content type and headers of an answer, each output as JSON or bytes as it is wanted.
-
-    Raises `TensorRequestError` if an output is wanted that is not there, or wanted as JSON and is no text.
-    """
-    given = dict(outputs)
-    unknown = sorted(set(request.outputs) - set(given))
-    if unknown:
-        there = ", ".join(map(repr, given))
-        raise TensorRequestError(f"there is no output {', '.join(map(repr, unknown))}; the model has {there}")
-    tails: list[bytes] = []
-    entries = []
-    for name in request.outputs or given:
-        array = np.asarray(given[name])
-        entry: dict[str, Any] = {"name": name, "datatype": datatype_of(array.dtype), "shape": array.shape}
-        if request.outputs.get(name, request.is_binary):
-            tails.append(_to_bytes(array))
-            entry["parameters"] = {"binary_data_size": len(tails[-1])}
-        else:
-            entry["data"] = _to_json(name, array)
-        entries.append(entry)
-    head = {"model_name": model_name, "model_version": MODEL_VERSION}
-    head |= {"id": request.id} if request.id is not None else {}
-    body = orjson.dumps(head | {"outputs": entries}, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not tails:
-        return body, JSON, {}
-    whole = b"".join((body, *tails))
-    if request.is_triton:
-        return whole, f"{TRITON_BINARY};{TRITON_HEADER_LENGTH}={len(body)}", {}
-    return whole, OCTETS, {LENGTH_HEADER: str(len(body))}
-
-
-def respond(value: Any, request: InferenceRequest) -> InferenceResponse:
-    """Return what a handler made of a request of the protocol as its answer. Raises `TensorRequestError`."""
-    asked = decode_request(request.body, parse(request.content_type))
-    body, content_type, headers = encode_response(asked, request.headers.get(MODEL_NAME_HEADER, ""), named(value))
-    return InferenceResponse(body, content_type, headers=headers)
-
-
-def encode(value: Any) -> bytes:
-    """Return a value as an answer to nobody's request in particular: all outputs, as JSON."""
-    return encode_response(TensorRequest({}), "", named(value))[0]
-
-
-def named(value: Any) -> list[tuple[str, Array]]:
-    """Return a mapping's values as outputs; anything else is one, called `output_0`. Raises `TypeError`."""
-    items = value.items() if isinstance(value, Mapping) else [("output_0", value)]
-    return [(str(name), np.asarray(array)) for name, array in items]
-
-
-def datatype_of(dtype: np.dtype[Any]) -> str:
-    """Return the protocol's name of a type of elements. Raises `TypeError` if it has none."""
-    if dtype.kind in "USO":
-        return "BYTES"
-    name = NAMES.get(dtype.newbyteorder("=").str)
-    if name is None:
-        raise TypeError(f"an output of type {dtype} has no datatype in the protocol")
-    return name
-
-
-def _to_json(name: str, array: Array) -> Any:
-    if datatype_of(array.dtype) != "BYTES":
-        return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).ravel()
-    try:
-        return [item.decode() if isinstance(item, bytes) else item for item in _texts(array)]
-    except UnicodeDecodeError as error:
-        raise TensorRequestError(f"output '{name}' is no text: ask for it with the parameter binary_data") from error
-
-
-def _to_bytes(array: Array) -> bytes:
-    if datatype_of(array.dtype) != "BYTES":
-        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    elements = (item if isinstance(item, bytes) else item.encode() for item in _texts(array))
-    return b"".join(len(element).to_bytes(LENGTH_BYTES, "little") + element for element in elements)
-
-
-def _texts(array: Array) -> list[str | bytes]:
-    items: list[Any] = array.ravel().tolist()
-    if not all(isinstance(item, (str, bytes)) for item in items):
-        raise TypeError("an output of objects has no datatype in the protocol")
-    return items

@@ -72,7 +72,7 @@ def test_result_that_cannot_be_sent_is_named() -> None:
     with pytest.raises(HandlerError, match="cannot be sent"):
         written(object(), "")
     with pytest.raises(HandlerError, match="cannot be sent"):
-        conventions.default_output(object(), "application/json")
+        conventions.default_output(object(), request(), "application/json")
 
 
 def test_default_input_is_an_array_and_objects_stay_what_they_are() -> None:
@@ -130,7 +130,7 @@ def test_prediction_needs_no_gradient_and_is_sent(torch: Any) -> None:
         model.weight.fill_(2.0)
     prediction = conventions.default_predict(torch.ones(1, 2), model)
     assert not prediction.requires_grad
-    assert conventions.default_output(prediction, "text/csv")[0] == b"4.0\n"
+    assert conventions.default_output(prediction, request(), "text/csv").body == b"4.0\n"
     assert written(model(torch.ones(1, 2)), "")[0] == b"[[4.0]]"
 
 

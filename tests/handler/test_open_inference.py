@@ -16,9 +16,9 @@ from mooring.handler.open_inference import (
     TensorRequest,
     TensorRequestError,
     decode_request,
-    encode_response,
     is_tensor_request,
 )
+from mooring.handler.open_inference_answers import encode_response
 from mooring.handler.protocol import InferenceRequest
 
 NUMBERS = [name for name in DATATYPES if name != "BYTES"]
@@ -224,14 +224,23 @@ def test_users_values_become_named_outputs() -> None:
 def test_answer_to_a_request_of_the_protocol_has_its_id_and_model() -> None:
     body = json.dumps({"id": "7", "inputs": [X], "parameters": {"binary_data_output": True}}).encode()
     request = InferenceRequest(body, OPEN_INFERENCE, OPEN_INFERENCE, {"x-mooring-model-name": "m"})
-    answer = codecs.respond(np.array([1], np.int8), request)
+    answer = codecs.respond(np.array([1], np.int8), request, request.accept)
     length = int(answer.headers["inference-header-content-length"])
     head = json.loads(answer.body[:length])
     assert (head["id"], head["model_name"], answer.body[length:]) == ("7", "m", b"\1")
 
 
+def test_several_arrays_are_several_outputs() -> None:
+    request = InferenceRequest(json.dumps({"inputs": [X]}).encode(), OPEN_INFERENCE, OPEN_INFERENCE, {})
+    answer = codecs.respond([np.zeros((1, 2), np.float32), np.array([1])], request, "")
+    assert [(item["name"], item["shape"]) for item in json.loads(answer.body)["outputs"]] == [
+        ("output_0", [1, 2]),
+        ("output_1", [1]),
+    ]
+
+
 def test_other_answers_are_what_the_client_accepts() -> None:
-    answer = codecs.respond([1, 2], InferenceRequest(b"", "application/json", "text/csv", {}))
+    answer = codecs.respond([1, 2], InferenceRequest(b"", "application/json", "", {}), "text/csv")
     assert (answer.body, answer.content_type) == (b"1\n2\n", "text/csv")
 
 

@@ -22,6 +22,7 @@ from mooring.handler.errors import (
     PredictionInputError,
     UnsupportedContentTypeError,
 )
+from mooring.handler.media_types import OPEN_INFERENCE
 from mooring.handler.protocol import InferenceRequest
 from mooring.handler.terms import LoadTerms
 
@@ -44,6 +45,13 @@ class Several(nn.Module):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         if bool(x.sum() > 100):
             raise ValueError("/etc/secret is too large")
+        return {"double": x * 2, "more": x + 1}
+
+
+class Doubling(nn.Module):
+    """Outputs in an object."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"double": x * 2, "more": x + 1}
 
 
@@ -216,6 +224,20 @@ def test_error_of_one_request_spoils_no_other(handlers: dict[str, TorchProgramHa
 def test_outputs_keep_their_names(tmp_path: Path) -> None:
     handler = TorchProgramHandler.load(script(tmp_path / "model.pt", Several()), LoadTerms())
     assert answer(handler, [1, 2]) == {"double": [2, 4], "more": [2, 3]}
+
+
+@pytest.mark.parametrize("name", ["several.pt", "several.pt2"])
+def test_tensors_by_name_are_answered_with_tensors_by_name(tmp_path: Path, name: str) -> None:
+    save = script if name.endswith(".pt") else lambda path, module: export(path, module, torch.ones(2, 1))
+    handler = TorchProgramHandler.load(save(tmp_path / name, Doubling()), LoadTerms())
+    item = {"name": "x", "shape": [2, 1], "datatype": "FP32", "data": [1, 2]}
+    made = answer(handler, {"id": "7", "inputs": [item]}, OPEN_INFERENCE)
+    assert made["id"] == "7"
+    assert {item["name"]: item["data"] for item in made["outputs"]} == {"double": [2, 4], "more": [2, 3]}
+
+
+def test_exported_program_tells_its_inputs(handlers: dict[str, TorchProgramHandler]) -> None:
+    assert handlers["linear.pt2"].metadata()["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 3]}]
 
 
 def test_error_of_the_programs_own_goes_to_the_log_only(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import io
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from mooring.handler.errors import (
     UnsupportedAcceptError,
     UnsupportedContentTypeError,
 )
+from mooring.handler.media_types import OPEN_INFERENCE
 from mooring.handler.model_config import ModelConfig
+from mooring.handler.open_inference import TensorRequestError
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.terms import LoadTerms
 
@@ -236,6 +238,37 @@ def test_vectors_can_be_written_as_arrays(handlers: dict[str, TransformersHandle
     (answer,) = handler.respond([request({"inputs": ["a", "b"]}, accept="application/x-npy")])
     assert isinstance(answer, InferenceResponse)
     assert np.allclose(np.load(io.BytesIO(answer.body)), expected)
+
+
+def tensors(handler: TransformersHandler, inputs: dict[str, Sequence[str]], **parameters: Any) -> dict[str, Any]:
+    """What a handler answers to named tensors of texts, by the outputs' names."""
+    items = [
+        {"name": name, "shape": [len(data)], "datatype": "BYTES", "data": [*data]} for name, data in inputs.items()
+    ]
+    answer = ask(handler, {"inputs": items, "id": "1", "parameters": parameters}, OPEN_INFERENCE)
+    assert answer["id"] == "1"
+    return {item["name"]: item["data"] for item in answer["outputs"]}
+
+
+def test_tensors_of_text_are_answered_with_named_tensors(handlers: dict[str, TransformersHandler]) -> None:
+    labelled = ask(handlers["text-classification"], SENTENCES)
+    answer = tensors(handlers["text-classification"], {"any": SENTENCES})
+    assert answer["label"] == [row["label"] for row in labelled]
+    np.testing.assert_allclose(answer["score"], [row["score"] for row in labelled], rtol=1e-5)
+    several = tensors(handlers["text-classification"], {"any": SENTENCES[:2]}, top_k=2)
+    assert [len(json.loads(row)) for row in several["output_0"]] == [2, 2]
+
+
+def test_tensors_of_questions_and_contexts_belong_together(handlers: dict[str, TransformersHandler]) -> None:
+    answer = tensors(handlers["question-answering"], {name: [text] * 2 for name, text in QUESTION.items()})
+    alone = ask(handlers["question-answering"], QUESTION)
+    assert answer["answer"] == [alone["answer"]] * 2
+
+
+def test_tensors_of_numbers_are_no_texts(handlers: dict[str, TransformersHandler]) -> None:
+    item = {"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}
+    with pytest.raises(TensorRequestError, match="takes texts, as BYTES; 'x' holds numbers"):
+        ask(handlers["text-classification"], {"inputs": [item]}, OPEN_INFERENCE)
 
 
 def test_labels_as_npy_are_not_acceptable(handlers: dict[str, TransformersHandler]) -> None:

@@ -73,8 +73,12 @@ def test_model_is_loaded_on_its_first_request(client: triton.InferenceServerClie
 
 
 def test_code_answers_with_named_tensors(client: triton.InferenceServerClient) -> None:
-    result = client.infer("code", [tensor([[1, 2]], binary=True)])
-    assert result.as_numpy("tripled").tolist() == [[3, 6]]
+    for binary in (True, False):
+        outputs = [triton.InferRequestedOutput("tripled", binary_data=binary)]
+        result = client.infer("code", [tensor([[1, 2]], binary=True)], outputs=outputs, request_id="7")
+        assert result.as_numpy("tripled").tolist() == [[3, 6]]
+        answer = result.get_response()
+        assert (answer["id"], answer["model_name"]) == ("7", "code")
 
 
 def test_repository_is_listed_loaded_and_unloaded(client: triton.InferenceServerClient) -> None:

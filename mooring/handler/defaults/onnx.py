@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mooring.contract.errors import MooringError
-from mooring.handler import codecs, open_inference
+from mooring.handler import codecs, open_inference_answers
 from mooring.handler.errors import ModelLoadError, PredictionError
 from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
@@ -176,8 +176,8 @@ class OnnxHandler:
         self, output: list[Array], inputs: Inputs, asked: TensorRequest, request: InferenceRequest
     ) -> InferenceResponse:
         named = [*answer_values(self._outputs, output, is_single=inputs.is_single).items()]
-        model_name = request.headers.get(open_inference.MODEL_NAME_HEADER, "")
-        body, content_type, headers = open_inference.encode_response(asked, model_name, named)
+        model_name = request.headers.get(open_inference_answers.MODEL_NAME_HEADER, "")
+        body, content_type, headers = open_inference_answers.encode_response(asked, model_name, named)
         return InferenceResponse(body, content_type, headers=headers)
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ class Form:
 def _described(end: Any) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else -1 for size in end.shape]
     known = DTYPES.get(end.type)
-    datatype = end.type if known is None else open_inference.datatype_of(np.dtype(known))
+    datatype = end.type if known is None else open_inference_answers.datatype_of(np.dtype(known))
     return {"name": end.name, "datatype": datatype, "shape": shape}
 
 

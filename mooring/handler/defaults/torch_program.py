@@ -18,6 +18,7 @@ from mooring.contract.errors import MooringError
 from mooring.handler import codecs
 from mooring.handler.errors import ModelLoadError, PredictionError, PredictionInputError
 from mooring.handler.media_types import JSON
+from mooring.handler.open_inference_answers import datatype_of
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.tensors import InputReader, InputSpec
 from mooring.handler.terms import LoadTerms
@@ -43,6 +44,10 @@ OF_TYPES = re.compile(r"scalar type|dtype|Long|Int\b")
 class _Program(Protocol):
     """A torch program that is called with a request's body."""
 
+    @property
+    def inputs(self) -> Sequence[InputSpec]:
+        """Its inputs, as far as it knows them."""
+
     def __call__(self, request: InferenceRequest) -> Any:
         """Return what the program gives back, as arrays and plain values."""
 
@@ -67,10 +72,16 @@ class TorchProgramHandler:
         answers: list[InferenceResponse | Exception] = []
         for request in requests:
             try:
-                answers.append(InferenceResponse(*codecs.encode(self._program(request), request.accept)))
+                answers.append(codecs.respond(self._program(request), request, request.accept))
             except (MooringError, MemoryError) as error:
                 answers.append(error)
+            except TypeError as error:
+                answers.append(PredictionError(f"The model's output cannot be written: {error}"))
         return answers
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the program takes, in the Open Inference Protocol's words; what it gives is not known."""
+        return {"platform": "pytorch", "inputs": [_described(spec) for spec in self._program.inputs]}
 
     def close(self) -> None:
         """Drop the program; its memory goes with the last reference."""
@@ -108,6 +119,10 @@ class _Exported:
     dtypes: Sequence[torch.dtype]
     arrange: Callable[[list[torch.Tensor]], Any]  # tensors -> arguments and keyword arguments
     device: torch.device
+
+    @property
+    def inputs(self) -> Sequence[InputSpec]:
+        return self.reader.specs
 
     @classmethod
     def load(cls, file: Path, terms: LoadTerms) -> "_Exported":
@@ -149,6 +164,7 @@ class _Script:
     names: Sequence[str]
     required: int
     device: torch.device
+    inputs: Sequence[InputSpec] = ()
 
     @classmethod
     def load(cls, file: Path, terms: LoadTerms) -> "_Script":
@@ -239,6 +255,11 @@ def _plain(output: Any, *, is_single: bool) -> Any:
     if isinstance(output, (list, tuple)):
         return [_plain(inner, is_single=is_single) for inner in output]
     return output
+
+
+def _described(spec: InputSpec) -> dict[str, Any]:
+    shape = [-1 if size is None else size for size in spec.shape]
+    return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": shape}
 
 
 def _shape(value: torch.Tensor) -> tuple[int | None, ...]:

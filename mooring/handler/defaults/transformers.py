@@ -15,7 +15,7 @@ from mooring.handler.tasks import Task, task_of_folder
 from mooring.handler.terms import LoadTerms
 
 from .torch_weights import first_line, memory_error
-from .transformers_bodies import EVENT_STREAM, Call, encode_answer, read_call
+from .transformers_bodies import EVENT_STREAM, Call, read_call
 from .transformers_classification import TextClassification, ZeroShotClassification
 from .transformers_embeddings import FeatureExtraction, SentenceEmbeddings
 from .transformers_generation import Piece
@@ -96,6 +96,10 @@ class TransformersHandler:
             answers[plan.index] = outputs if isinstance(outputs, Exception) else self._answered(plan, outputs)
         return answers
 
+    def metadata(self) -> dict[str, Any]:
+        """Return what the model takes, in the words of the Open Inference Protocol; what it gives is its task's."""
+        return {"platform": "transformers", "inputs": [{"name": "inputs", "datatype": "BYTES", "shape": [-1]}]}
+
     def close(self) -> None:
         """Drop the model; its memory goes with the last reference."""
         del self._task
@@ -119,7 +123,7 @@ class TransformersHandler:
         try:
             for item, rows in zip(plan.call.items, plan.rows, strict=True):
                 values.append(self._task.answer(item, rows, [next(remaining) for _ in rows]))
-            return InferenceResponse(*encode_answer(plan.call.answer(values), plan.call.accept))
+            return plan.call.respond(values)
         except Exception as error:  # noqa: BLE001 - as above
             return _told(error)
 
@@ -127,7 +131,7 @@ class TransformersHandler:
         if not isinstance(self._task, (TextGeneration, Text2Text)) or len(call.items) != 1:
             raise PredictionInputError("Only generated text can be streamed, one text at a time.", ("no 'stream'",))
         pieces = self._task.stream(call.items[0])
-        as_lines = parse(call.accept.partition(",")[0]).name == JSON_LINES
+        as_lines = parse(call.request.accept.partition(",")[0]).name == JSON_LINES
         content_type = JSON_LINES if as_lines else EVENT_STREAM
         return InferenceResponse(b"", content_type, chunks=_chunks(pieces, as_lines=as_lines))
 

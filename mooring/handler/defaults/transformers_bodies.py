@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mooring.handler import codecs
+from mooring.handler import codecs, open_inference_answers
 from mooring.handler.errors import (
     BodyDecodeError,
     PredictionInputError,
@@ -19,7 +19,14 @@ from mooring.handler.errors import (
     UnsupportedContentTypeError,
 )
 from mooring.handler.media_types import CSV, JSON, JSON_LINES, MediaType, negotiate, parse
-from mooring.handler.protocol import InferenceRequest
+from mooring.handler.open_inference import (
+    BINARY_PARAMETER,
+    TYPES,
+    TensorRequest,
+    TensorRequestError,
+    decode_request,
+)
+from mooring.handler.protocol import InferenceRequest, InferenceResponse
 
 TEXT = "text/plain"
 EVENT_STREAM = "text/event-stream"
@@ -74,11 +81,14 @@ class Call:
     items: tuple[Item, ...]
     is_many: bool
     streams: bool
-    accept: str
+    request: InferenceRequest
 
-    def answer(self, values: list[Any]) -> Any:
-        """Return the answer to the request from those to its items."""
-        return values if self.is_many else values[0]
+    def respond(self, values: list[Any]) -> InferenceResponse:
+        """Return the answer to the request from those to its items. Raises `UnsupportedAcceptError`."""
+        value = values if self.is_many else values[0]
+        if parse(self.request.content_type).name in TYPES:
+            return open_inference_answers.respond(columns(value), self.request)
+        return InferenceResponse(*encode_answer(value, self.request.accept))
 
 
 def read_call(request: InferenceRequest, medium: Medium) -> Call:
@@ -98,6 +108,8 @@ def read_call(request: InferenceRequest, medium: Medium) -> Call:
         items = [Item(_table(request.body, media_type))]
     elif _is_file(media_type, medium):
         items = [Item(request.body)]
+    elif media_type.name in TYPES:
+        items = [_tensors(decode_request(request.body, media_type), medium)]
     else:
         raise UnsupportedContentTypeError(request.content_type, accepted(medium))
     if not items:
@@ -105,7 +117,7 @@ def read_call(request: InferenceRequest, medium: Medium) -> Call:
     if medium is not Medium.TEXT:
         items = [Item(_files(item.inputs, medium), item.parameters) for item in items]
     items = [replace(item, is_cancelled=request.is_cancelled) for item in items]
-    return Call(tuple(items), is_many, streams, request.accept)
+    return Call(tuple(items), is_many, streams, request)
 
 
 def accepted(medium: Medium) -> tuple[str, ...]:
@@ -144,6 +156,43 @@ def _item(value: Any) -> Item:
     if "inputs" in value:
         return Item(value["inputs"], parameters)
     return Item({name: inner for name, inner in value.items() if name not in BESIDE_INPUTS}, parameters)
+
+
+def _tensors(asked: TensorRequest, medium: Medium) -> Item:
+    """Return named tensors of BYTES as a list: of texts or files where there is one, else of objects of texts."""
+    parameters = {name: value for name, value in asked.parameters.items() if name != BINARY_PARAMETER}
+    problem = [f"'{name}'" for name, array in asked.arrays.items() if array.dtype.kind != "O"]
+    if problem:
+        raise TensorRequestError(f"the model takes {medium}s, as BYTES; {', '.join(problem)} holds numbers")
+    lists = {name: array.ravel().tolist() for name, array in asked.arrays.items()}
+    if medium is not Medium.TEXT:
+        if len(lists) > 1:
+            raise TensorRequestError(f"the model has one input, of {medium}s")
+        return Item(next(iter(lists.values())), parameters)
+    try:
+        texts = {name: [item.decode() for item in items] for name, items in lists.items()}
+    except UnicodeDecodeError as error:
+        raise TensorRequestError("an input is no UTF-8") from error
+    if len(texts) == 1:
+        return Item(next(iter(texts.values())), parameters)
+    if len({len(items) for items in texts.values()}) > 1:
+        raise TensorRequestError("its inputs have different lengths")
+    return Item([dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)], parameters)
+
+
+def columns(value: Any) -> dict[str, Any]:
+    """Return an answer as named tensors: numbers, what rows of one form hold under each name, else JSON a row."""
+    rows = value if isinstance(value, list) else [value]
+    if all(isinstance(row, np.ndarray) and row.shape == rows[0].shape for row in rows):
+        return {"output_0": np.stack(rows) if isinstance(value, list) else rows[0]}
+    names = list(rows[0]) if isinstance(rows[0], dict) else []
+    if names and all(isinstance(row, dict) and list(row) == names and _is_flat(row) for row in rows):
+        return {name: np.array([row[name] for row in rows]) for name in names}
+    return {"output_0": np.array([codecs.encode_json(row).decode() for row in rows], dtype=object)}
+
+
+def _is_flat(row: Mapping[str, Any]) -> bool:
+    return all(isinstance(cell, (str, int, float)) for cell in row.values())
 
 
 def _table(body: bytes, media_type: MediaType) -> list[Any]:
