@@ -8,7 +8,7 @@ from pathlib import Path
 from mooring.artifact.archive import DamagedArchiveError, UnsafeArchiveError, extract
 from mooring.contract.environment import process_variables
 from mooring.contract.errors import MooringError
-from mooring.handler.resolve import HandlerChoice, Isolation, choose_handler, model_root
+from mooring.handler.resolve import HandlerChoice, Isolation, choose_handler, model_root, passed_over
 
 DESCRIPTION = """\
 Say how `serve` would serve a model: with which handler, by which rule, from which files, in a process of its own or in
@@ -70,7 +70,7 @@ def diagnose(folder: Path, variables: dict[str, str]) -> str:
         *([f"task        {choice.task}"] if choice.task else []),
         *([f"packages    {choice.requirements.relative_to(choice.root)}"] if choice.requirements else []),
         f"files       {_files(choice)}",
-        *(f"passed over {reason}" for reason in choice.passed_over),
+        *(f"passed over {reason}" for reason in passed_over(choice, variables)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,6 @@
 """Which handler a model gets, by what lies in its folder. Looks at names and small files only, never imports anything.
 
-The first rule that applies decides. What each of the others said is kept, so that `mooring doctor` can tell it.
+The first rule that applies decides; what the others say is for `mooring doctor` to tell.
 """
 
 import contextlib
@@ -70,7 +70,6 @@ class HandlerChoice:
     isolation: Isolation = Isolation.OWN
     backend: Backend = Backend.ONNX
     requirements: Path | None = None
-    passed_over: tuple[str, ...] = ()  # what the rules before and after it said
 
     @property
     def artifact_bytes(self) -> int:
@@ -85,6 +84,11 @@ class _Folder:
     root: Path
     variables: Mapping[str, str]
     config: ModelConfig
+
+    @classmethod
+    def of(cls, model_dir: Path, variables: Mapping[str, str]) -> "_Folder":
+        root = model_root(model_dir)
+        return cls(root, variables, ModelConfig.load(root))
 
     def is_true(self, variable: str) -> bool:
         return self.variables.get(variable, "").lower() in TRUE
@@ -122,23 +126,30 @@ def choose_handler(model_dir: Path, variables: Mapping[str, str]) -> HandlerChoi
 
     Raises `ModelFolderError` saying what was looked for and found, `ModelConfigError` for a bad mooring.toml.
     """
-    root = model_root(model_dir)
-    folder = _Folder(root, variables, ModelConfig.load(root))
-    passed_over = []
-    chosen = None
+    folder = _Folder.of(model_dir, variables)
+    problems = []
     for rule in RULES:
-        result = rule(folder)
+        chosen = rule(folder)
+        if isinstance(chosen, HandlerChoice):
+            requirements = next((file for file in _requirements(folder, chosen) if file.is_file()), None)
+            isolation = Isolation.OWN if requirements is not None else chosen.isolation
+            return replace(chosen, requirements=requirements, isolation=isolation)
+        problems.append(chosen)
+    raise ModelFolderError(f"Nothing here is a model: {'; '.join(problems)}.", [], _names(folder.root))
+
+
+def passed_over(chosen: HandlerChoice, variables: Mapping[str, str]) -> Iterator[str]:
+    """Say of each rule that did not choose a folder's handler why it did not."""
+    folder = _Folder.of(chosen.root, variables)
+    for rule in RULES:
+        try:
+            result = rule(folder)
+        except ModelFolderError as error:
+            result = error.problem
         if isinstance(result, str):
-            passed_over.append(result)
-        elif chosen is None:
-            chosen = result
-        else:
-            passed_over.append(f"{result.reason}, but the other comes first")
-    if chosen is None:
-        raise ModelFolderError(f"Nothing here is a model: {'; '.join(passed_over)}.", [], _names(root))
-    requirements = next((file for file in _requirements(folder, chosen) if file.is_file()), None)
-    isolation = Isolation.OWN if requirements is not None else chosen.isolation
-    return replace(chosen, requirements=requirements, isolation=isolation, passed_over=tuple(passed_over))
+            yield result
+        elif result.kind is not chosen.kind:
+            yield f"{result.reason}, but the other comes first"
 
 
 def model_root(model_dir: Path) -> Path:
