@@ -111,6 +111,16 @@ class ModelCatalog:
         `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was unloaded meanwhile,
         and whatever the load itself fails with.
         """
+        await self._refuse_another(name)
+        choice, available = await asyncio.to_thread(self._look_at, path)
+        await self._refuse_another(name)  # which may have come meanwhile
+        resident = await self._admit(name, path, url, workers, choice, available)
+        resident.record.is_pinned = pinned or resident.choice.config.pinned
+        await self._begin_load(resident)
+        return resident.record
+
+    async def _refuse_another(self, name: str) -> None:
+        """Raise `ModelExistsError` if there is a model of that name, once its load is over; forget one that failed."""
         resident = self._residents.get(name)
         if resident is not None and resident.record.state is State.FAILED:
             self._forget(resident)
@@ -118,14 +128,16 @@ class ModelCatalog:
             if resident.loaded is not None:
                 await asyncio.shield(resident.loaded)
             raise ModelExistsError(name)
-        resident = await self._admit(name, path, url, workers)
-        resident.record.is_pinned = pinned or resident.choice.config.pinned
-        await self._begin_load(resident)
-        return resident.record
 
-    async def _admit(self, name: str, path: Path, url: str, workers: int | None) -> Resident:
-        """Promise memory to a model, evicting idle ones where that is ours to do."""
+    def _look_at(self, path: Path) -> tuple[HandlerChoice, int]:
+        """Return a folder's handler and the memory there is now; in a thread, since both ask the machine."""
         choice = self._choose(path)
+        return choice, self._available_bytes(choice)
+
+    async def _admit(
+        self, name: str, path: Path, url: str, workers: int | None, choice: HandlerChoice, available: int
+    ) -> Resident:
+        """Promise memory to a model, evicting idle ones where that is ours to do."""
         config, limits = choice.config, self._limits
         count = workers or config.workers or (limits.workers if choice.isolation is Isolation.OWN else 1)
         record, victims = self._table.admit(
@@ -134,7 +146,7 @@ class ModelCatalog:
             path=path,
             kind=choice.kind.value,
             artifact_bytes=choice.artifact_bytes,
-            available=self._available_bytes(choice),
+            available=available,
             now=self._loop.time(),
             workers=count,
         )

@@ -1,4 +1,7 @@
-"""The GPUs of this machine as hosts are given them, by their index among the visible ones."""
+"""The GPUs of this machine as hosts are given them, by their index among the visible ones.
+
+What asks for free memory runs the driver's tool, which takes tens of milliseconds: call it in a thread.
+"""
 
 import itertools
 from collections.abc import Iterator, Mapping

@@ -13,16 +13,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mooring.compat.finder import Room, install
+from mooring.handler.defaults.model_cache import ModelCache
 from mooring.handler.errors import LoadCancelledError
 from mooring.handler.load import load_handler
 from mooring.handler.protocol import Handler
-from mooring.handler.resolve import HandlerChoice, choose_handler
-from mooring.handler.terms import LoadTerms
+from mooring.handler.resolve import HandlerChoice, HandlerKind, choose_handler
+from mooring.handler.terms import Cancellation, LoadTerms
 from mooring.handler.warm_up import warm_up
 
 from . import frames
@@ -77,6 +78,7 @@ class _Work:
     connection: socket.socket
     frame: Frame
     model: Loaded | None = None
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
 
 class Loader:
@@ -86,8 +88,7 @@ class Loader:
         self._terms = terms
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._finished: deque[Finished] = deque()
-        self._loads_to_do: set[int] = set()  # ids of frames
-        self._cancelled: set[int] = set()  # those of them that nobody wants any more
+        self._cancellations: dict[int, Cancellation] = {}  # of loads to do, by the id of their frame
         self.wakeup, self._bell = socket.socketpair()
         self._trimmer = Trimmer()
         self._untrimmed: list[Finished] = []
@@ -101,8 +102,8 @@ class Loader:
 
     def load(self, connection: socket.socket, frame: Frame) -> None:
         """Load the model folder that the frame's body names, or queue it where others are being answered."""
-        self._loads_to_do.add(frame.id)
         work = _Work(connection, frame)
+        self._cancellations[frame.id] = work.cancellation
         if self._terms.is_shared:
             self._work.put(work)
         else:
@@ -113,9 +114,10 @@ class Loader:
         self._work.put(_Work(connection, frame, model))
 
     def cancel(self, frame_id: int) -> None:
-        """Do not begin the load of a frame, or drop what it loaded; nothing if it is over, or no load."""
-        if frame_id in self._loads_to_do:
-            self._cancelled.add(frame_id)
+        """Do not begin the load of a frame, stop it, or drop what it loaded; nothing if it is over, or no load."""
+        cancellation = self._cancellations.get(frame_id)
+        if cancellation is not None:
+            cancellation.cancel()
 
     def finished(self) -> list[Finished]:
         """Return what is over since the last call. For the main thread, when `wakeup` is readable."""
@@ -150,16 +152,15 @@ class Loader:
         finished = Finished(work.connection, frame.id, frame.number)
         before = anonymous_bytes()
         try:
-            self._stop_if_cancelled(frame)
+            work.cancellation.check()
             model = self._load_and_warm_up(work)
-            self._stop_if_cancelled(frame)
+            work.cancellation.check()
         except Exception as error:  # a model may fail in any way; the front door tells who asked
             if not isinstance(error, LoadCancelledError):
                 logger.warning("Loading failed.", exc_info=True)
             return replace(finished, error=error)
         finally:
-            self._loads_to_do.discard(frame.id)
-            self._cancelled.discard(frame.id)
+            self._cancellations.pop(frame.id, None)
         # A host of its own is the model's in whole; in a shared one only the growth is.
         held = max(0, anonymous_bytes() - before) if self._terms.is_shared else private_bytes(os.getpid())
         facts: dict[str, Any] = {
@@ -175,12 +176,13 @@ class Loader:
             raise terms.problem
         folder = Path(os.fsdecode(work.frame.body))
         choice = choose_handler(folder, terms.variables)
-        load_terms = LoadTerms(choice.config.threads or terms.threads, terms.gpu_id, terms.variables, choice.config)
+        threads = choice.config.threads or terms.threads
+        load_terms = LoadTerms(threads, terms.gpu_id, terms.variables, choice.config, work.cancellation)
         if not terms.is_shared:
             # Code that imports the earlier toolkits finds stand-ins, where the real ones are absent.
             install(Room.SERVING)
         handler = load_handler(choice, load_terms)
-        self._stop_if_cancelled(work.frame)
+        work.cancellation.check()
         if choice.config.warm_up:
             self._tell_warming(work)
             warm_up(handler, choice)
@@ -198,10 +200,6 @@ class Loader:
         if self._loads % LOADS_A_COUNT == 1 or self._counted >= MANY_MAPPINGS:
             self._counted = mappings()
         return self._counted
-
-    def _stop_if_cancelled(self, frame: Frame) -> None:
-        if frame.id in self._cancelled:
-            raise LoadCancelledError
 
     def _change(self, work: _Work) -> Finished:
         """Change the form that a model is held in, or make one; the model answers from the old one meanwhile."""
@@ -250,12 +248,18 @@ def _metadata(handler: Handler) -> dict[str, Any]:
 
 
 def make_cached_form(folder: Path, variables: Mapping[str, str]) -> bool:
-    """Make the mapped form of the ONNX model in a folder; returns whether there is one. For a process of its own."""
-    from mooring.handler.defaults.onnx_cache import ModelCache
-
+    """Make the mapped form of the model in a folder; returns whether there is one. For a process of its own."""
     os.nice(19)
     choice = choose_handler(folder, variables)
-    cache = ModelCache.open(variables)
+    cache: ModelCache | None
+    if choice.kind is HandlerKind.TRANSFORMERS:
+        from mooring.handler.defaults.safetensors_cache import SafetensorsCache
+
+        cache, source = SafetensorsCache.open(variables), choice.root
+    else:
+        from mooring.handler.defaults.onnx_cache import OnnxCache
+
+        cache, source = OnnxCache.open(variables), choice.files[0]
     if cache is None or not cache.has_room(choice.artifact_bytes):
         return False
-    return cache.make(choice.files[0]) is not None
+    return cache.make(source) is not None

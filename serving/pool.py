@@ -134,7 +134,8 @@ class HostPool:
         `avoid` are hosts where it is already. Raises `ZygoteDiedError`.
         """
         if not is_shared:
-            link = await self._start_host(HostPlan(backend, False, self.devices.emptiest(), requirements))
+            device = await asyncio.to_thread(self.devices.emptiest) if self.devices.ids else None
+            link = await self._start_host(HostPlan(backend, False, device, requirements))
         else:
             async with self._placing:
                 shared = [link for link in self._shared_links(backend) if link not in avoid]

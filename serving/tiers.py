@@ -1,4 +1,4 @@
-"""Which large ONNX models are held in which form: mapped while they are cold, prepacked while they are hot.
+"""Which large models are held in which form: mapped from the cache, and of ONNX prepacked while they are hot.
 
 The mapped form is made by a process of its own, at low priority, one model at a time; until then a model is held as its
 file is. A model that changes its form goes on answering from the old one until the new one is there.
@@ -9,7 +9,7 @@ import json
 import logging
 from dataclasses import dataclass
 
-from mooring.handler.resolve import Backend, HandlerKind
+from mooring.handler.resolve import HandlerKind
 
 from .catalog import ModelCatalog
 from .errors import MIB
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 HOT_REQUESTS = 200
 WINDOW_S = 30.0
 INLINE, MAPPED, PREPACKED = "inline", "mapped", "prepacked"
+CONCERNED = frozenset({HandlerKind.ONNX.value, HandlerKind.TRANSFORMERS.value})
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Tiers:
         if current == INLINE:
             return None if watched.was_tried else MAPPED
         hits = record.hits - watched.hits
-        if current == MAPPED and hits >= HOT_REQUESTS:
+        if current == MAPPED and hits >= HOT_REQUESTS and record.kind == HandlerKind.ONNX.value:
             return PREPACKED if self._catalog.table.used + record.artifact_bytes < self._catalog.table.budget else None
         if now - watched.since < WINDOW_S:
             return None
@@ -95,7 +96,7 @@ class Tiers:
 
     async def _make(self, resident: Resident) -> bool:
         """Have the mapped form made; returns whether there is one."""
-        link = await self._pool.place(Backend.ONNX, is_shared=False)
+        link = await self._pool.place(resident.backend, is_shared=False)
         try:
             facts = await link.make(resident.record.path)
         finally:
@@ -122,7 +123,7 @@ class Tiers:
 def _is_concerned(resident: Resident) -> bool:
     record = resident.record
     return (
-        record.kind == HandlerKind.ONNX.value
+        record.kind in CONCERNED
         and record.state is State.READY
         and resident.metadata.get("is_large", False)
         and resident.is_shared

@@ -2,22 +2,32 @@
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from models import layered_model
 from onnx import TensorProto, helper
 from PIL import Image
+from servers import wait_until
 
 from mooring.contract.errors import CallerError
 from mooring.handler.defaults.onnx import OnnxHandler, _batches
-from mooring.handler.errors import BodyDecodeError, ModelLoadError, PredictionInputError, UnsupportedContentTypeError
+from mooring.handler.defaults.onnx_tiers import open_session
+from mooring.handler.errors import (
+    BodyDecodeError,
+    LoadCancelledError,
+    ModelLoadError,
+    PredictionInputError,
+    UnsupportedContentTypeError,
+)
 from mooring.handler.images import MAX_PIXELS
 from mooring.handler.media_types import OPEN_INFERENCE
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
-from mooring.handler.terms import LoadTerms
+from mooring.handler.terms import Cancellation, LoadTerms
 
 
 def request(body: bytes, content_type: str = "application/json", accept: str = "") -> InferenceRequest:
@@ -138,6 +148,19 @@ def test_damaged_model_is_told_without_the_servers_paths(tmp_path: Path) -> None
     with pytest.raises(ModelLoadError, match=r"^model\.onnx cannot be loaded") as refused:
         OnnxHandler.load(file, LoadTerms())
     assert str(tmp_path) not in str(refused.value)
+
+
+def test_load_that_nobody_wants_any_more_stops(tmp_path: Path) -> None:
+    file = layered_model(tmp_path / "m", 40) / "model.onnx"
+    cancellation = Cancellation()
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(open_session, file, 1, cancellation=cancellation)
+        wait_until(lambda: cancellation.is_under_way)
+        cancellation.cancel()
+        with pytest.raises(LoadCancelledError):
+            loading.result()
+    with pytest.raises(LoadCancelledError):
+        open_session(file, 1, cancellation=cancellation)
 
 
 def test_npy_answer_is_the_array_itself(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def test_later_error_of_anything_else_cuts_the_answer(server: RunningServer, lan
 def test_client_that_leaves_closes_the_generator(server: RunningServer, root: Path, lane: str) -> None:
     (root / "m/closed").unlink(missing_ok=True)
     with server.client.stream("POST", f"/models/m/invoke{lane}", content=json.dumps({"endless": True})) as answer:
-        next(answer.iter_raw(65536))
+        parts = answer.iter_raw(65536)  # kept: the connection closes with it
+        next(parts)
         assert not (root / "m/closed").exists()
     wait_until((root / "m/closed").exists)
     wait_until(lambda: server.client.get("/models/m").json()["inFlight"] == 0)
@@ -146,7 +147,8 @@ def test_generator_that_asks_is_told_that_its_client_left(server: RunningServer,
     assert server.load("asking", code_model(root / "asking", ASKING)).status_code == 200
     (before,) = server.client.get("/models/asking").json()["hosts"]
     with server.client.stream("POST", "/models/asking/invoke", content=b"true") as answer:
-        assert next(answer.iter_raw()) == b"first"
+        parts = answer.iter_raw()
+        assert next(parts) == b"first"
     wait_until((root / "asking/asked").exists)
     wait_until(lambda: server.client.get("/models/asking").json()["inFlight"] == 0)
     assert server.invoke("asking", False).text == "short"

@@ -10,7 +10,7 @@ from models import layered_model
 from onnx import TensorProto, helper, numpy_helper
 from servers import RunningServer, Servers, wait_until
 
-from mooring.handler.defaults.onnx_cache import ModelCache
+from mooring.handler.defaults.onnx_cache import OnnxCache
 from mooring.serving.memory import private_bytes
 
 WIDTH = 1024
@@ -73,7 +73,7 @@ def test_weights_that_models_share_are_on_disk_and_in_memory_once(start_server: 
 
 def test_file_that_changes_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o700)
-    cache = ModelCache(tmp_path / "cache")
+    cache = OnnxCache(tmp_path / "cache")
     file = layered_model(tmp_path / "m", 4) / "model.onnx"
     made = cache.make(file)
     assert made is not None
@@ -86,7 +86,7 @@ def test_cache_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     folder.mkdir()
     folder.chmod(0o777)
-    assert ModelCache.open({"MOORING_MODEL_CACHE": str(folder)}) is None
+    assert OnnxCache.open({"MOORING_MODEL_CACHE": str(folder)}) is None
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """Models without code that need torch, in a real server: transformers folders and torch programs."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from servers import RunningServer, Servers, wait_until
 from transformers_models import bert, gpt2
 
@@ -42,9 +44,37 @@ def hosts(server: RunningServer, name: str) -> list[int]:
     return found
 
 
+def is_mapped(server: RunningServer, name: str) -> bool:
+    return bool(server.client.get(f"/models/{name}").json()["tier"] == "mapped")
+
+
 def test_models_that_are_only_data_share_a_process_and_programs_have_their_own(server: RunningServer) -> None:
     assert hosts(server, "first") == hosts(server, "second") == hosts(server, "writer")
     assert hosts(server, "program") != hosts(server, "first")
+
+
+def test_tensors_that_large_models_share_are_mapped_once(start_server: Servers, tmp_path: Path) -> None:
+    """Two classifiers of 24 MiB in files of their own, which differ in their last layer only."""
+    sizes = {"hidden_size": 512, "intermediate_size": 2048}
+    server = start_server(tmp_path, variables={"MOORING_MODEL_CACHE": str(tmp_path / ".cache")})
+    server.client.timeout = httpx.Timeout(120)
+    before = {}
+    for name in ("first", "second"):
+        bert(tmp_path / name, transformers.BertForSequenceClassification, **sizes)
+        if name == "second":
+            tensors = load_file(tmp_path / "first/model.safetensors")
+            tensors["classifier.bias"] += 1000 * torch.arange(2)
+            save_file(tensors, tmp_path / name / "model.safetensors", {"format": "pt"})
+        assert server.load(name, tmp_path / name).status_code == 200
+        before[name] = server.invoke(name, SENTENCE).json()
+    for name in before:
+        wait_until(partial(is_mapped, server, name), 60)
+        assert server.invoke(name, SENTENCE).json() == before[name]
+    assert before["first"] != before["second"]
+    (host,) = (process for process in server.hosts() if process.pid in hosts(server, "first"))
+    kept = {str(file): file.stat().st_size for file in (tmp_path / ".cache").glob("*.safetensors")}
+    assert {region.path for region in host.memory_maps() if region.path.startswith(str(tmp_path))} == {*kept}
+    assert sum(kept.values()) < 1.1 * (tmp_path / "first/model.safetensors").stat().st_size
 
 
 def test_classifier_answers_as_a_pipeline_does(server: RunningServer, root: Path) -> None:

@@ -95,7 +95,7 @@ def save(path: Path, make: Callable[[], Any], *parts: Any, spread: float = 1.0) 
 def bert(path: Path, model_class: Any, spread: float = 8.0, **config: Any) -> Path:
     """A BERT with a head."""
     tokenizer = word_piece()
-    given = hf.BertConfig(**SIZES, vocab_size=len(tokenizer), max_position_embeddings=64, **config)
+    given = hf.BertConfig(**(SIZES | config), vocab_size=len(tokenizer), max_position_embeddings=64)
     return save(path, lambda: model_class(given), tokenizer, spread=spread)
 
 

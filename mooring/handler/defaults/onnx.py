@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from mooring.contract.errors import MooringError
 from mooring.handler import codecs, open_inference_answers
-from mooring.handler.errors import ModelLoadError, PredictionError
+from mooring.handler.errors import LoadCancelledError, ModelLoadError, PredictionError
 from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.tensors import InputReader, Inputs, InputSpec, answer_value, answer_values
 from mooring.handler.terms import LoadTerms
 
+from .model_cache import LEAST_MODEL_BYTES, CachedModel, Tier
 from .onnx_batching import may_batch
-from .onnx_cache import LEAST_MODEL_BYTES, CachedModel, ModelCache
-from .onnx_tiers import Tier, open_session
+from .onnx_cache import OnnxCache
+from .onnx_tiers import open_session
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class OnnxHandler:
         form = Form.first(file, terms)
         try:
             session = form.open(form.tier)
+        except LoadCancelledError:
+            raise
         except Exception as error:  # onnxruntime's own exception classes share no base but this
             raise ModelLoadError(file, _without_paths(error, file)) from error
         specs = []
@@ -199,13 +202,13 @@ class Form:
         """Return how a model is held from its load on: mapped if its mapped form has been made before."""
         if file.stat().st_size < LEAST_MODEL_BYTES:
             return cls(file, terms)
-        cache = ModelCache.open(terms.variables)
+        cache = OnnxCache.open(terms.variables)
         cached = cache.find(file) if cache is not None else None
         return cls(file, terms, Tier.INLINE if cached is None else Tier.MAPPED, cached)
 
     def changed(self, wanted: Tier) -> "Form":
         """Return another form of the same model. Raises `ModelLoadError`."""
-        cache = ModelCache.open(self.terms.variables)
+        cache = OnnxCache.open(self.terms.variables)
         cached = self.cached or (cache.find(self.file) if cache is not None else None)
         if cached is None and wanted is not Tier.INLINE:
             raise ModelLoadError(self.file, "its mapped form has not been made")
@@ -213,8 +216,8 @@ class Form:
 
     def open(self, tier: Tier) -> ort.InferenceSession:
         """Return a session. Raises what onnxruntime raises."""
-        file = self.file if tier is Tier.INLINE or self.cached is None else self.cached.file
-        return open_session(file, self.terms.threads, tier)
+        file = self.file if tier is Tier.INLINE or self.cached is None else self.cached.path
+        return open_session(file, self.terms.threads, tier, self.terms.cancellation)
 
     def metadata(self) -> dict[str, Any]:
         """Return how the model is held, and the weights that are mapped for it, by content."""

@@ -1,91 +1,43 @@
-"""A second form of ONNX models, made once and kept: optimised, with large weights in files named by their content.
+"""The mapped form of ONNX models: optimised, with large weights outside of the file, which onnxruntime maps.
 
-onnxruntime maps such weights instead of copying them, so that a cold model costs little, and models with the same
-weights share them in memory and on disk. Only these copies are mapped: a file overwritten under a mapping is a SIGBUS.
+Entries of other versions of onnxruntime are not seen.
 """
 
 import hashlib
-import logging
-import os
-import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 
-from mooring.artifact.publish import publish_file
-
-logger = logging.getLogger(__name__)
-
-CACHE_VARIABLE = "MOORING_MODEL_CACHE"
-MIB = 1 << 20
-# Below this a model loads in milliseconds as it is, and holds little.
-LEAST_MODEL_BYTES = 16 * MIB
-# Each external weight is a mapping of its own, of which a process may have 65,530.
-LEAST_WEIGHT_BYTES = 256 * 1024
-# Left free on the disk that the cache lies on.
-LEAST_FREE_BYTES = 1 << 30
+from .model_cache import LEAST_WEIGHT_BYTES, CachedModel, ModelCache, version_of
 
 
-@dataclass(frozen=True)
-class CachedModel:
-    """The mapped form of a model: its file, and the weights beside it by content."""
+class OnnxCache(ModelCache):
+    """The mapped forms of ONNX models."""
 
-    file: Path
-    weights: Mapping[str, int]  # hash of the content -> bytes
-
-
-class ModelCache:
-    """A folder of mapped forms. Entries of other versions of onnxruntime are not seen."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @classmethod
-    def open(cls, variables: Mapping[str, str]) -> "ModelCache | None":
-        """Return the cache, None where nothing can be written or the folder is somebody else's."""
-        given = variables.get(CACHE_VARIABLE)
-        folder = Path(given) if given else Path(tempfile.gettempdir()) / f"mooring-models-{os.getuid()}"
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            facts = folder.stat()
-        except OSError:
-            return None
-        is_ours = facts.st_uid == os.getuid() and not facts.st_mode & 0o022
-        return cls(folder) if is_ours and os.access(folder, os.W_OK) else None
+    # The graph that onnxruntime optimises, what it writes, and what is read from there.
+    memory_factor = 3
 
     def find(self, file: Path) -> CachedModel | None:
         """Return the mapped form of a model file, None if there is none yet."""
-        entry = self._entry(file)
         try:
-            name, *weights = entry.read_text(encoding="ascii").splitlines()
+            name, *weights = (self._folder / _entry(file)).read_text(encoding="ascii").splitlines()
         except (OSError, ValueError):
             return None
-        sizes = {}
-        for weight in weights:
-            path = self._folder / weight
-            if not path.is_file():
-                return None
-            sizes[weight] = path.stat().st_size
+        sizes = self._weights(weights)
         model = self._folder / name
-        return CachedModel(model, sizes) if model.is_file() else None
+        return CachedModel(model, sizes) if sizes is not None and model.is_file() else None
 
-    def has_room(self, artifact_bytes: int) -> bool:
-        """Whether the disk takes another model of that size."""
-        return shutil.disk_usage(self._folder).free > 2 * artifact_bytes + LEAST_FREE_BYTES
-
-    def make(self, file: Path) -> CachedModel | None:
+    def make(self, source: Path) -> CachedModel | None:
         """Make the mapped form of a model file; None if it has no weights that are worth it.
 
-        Takes memory of about three times the file, and time: run it in a process of its own, at low priority.
+        Takes memory and time: run it in a process of its own, at low priority.
         """
         import onnx
 
         with tempfile.TemporaryDirectory(prefix="optimised-", dir=self._folder) as folder:
             optimised = Path(folder) / "model.onnx"
-            _optimise(file, optimised)
+            _optimise(source, optimised)
             model = onnx.load(str(optimised))
         weights = self._externalise(model)
         if not weights:
@@ -93,8 +45,8 @@ class ModelCache:
         content = model.SerializeToString()
         name = f"{hashlib.sha256(content).hexdigest()}.onnx"
         self._write(name, content)
-        self._write(self._entry(file).name, "\n".join([name, *weights]).encode())
-        return self.find(file)
+        self._write(_entry(source), "\n".join([name, *weights]).encode())
+        return self.find(source)
 
     def _externalise(self, model: "onnx.ModelProto") -> list[str]:  # type: ignore[name-defined]  # noqa: F821 - as above
         """Move large weights out of a model into files; return the files' names."""
@@ -112,15 +64,10 @@ class ModelCache:
             names.append(name)
         return list(dict.fromkeys(names))
 
-    def _write(self, name: str, content: bytes) -> None:
-        with publish_file(self._folder / name) as beside:
-            beside.write_bytes(content)
 
-    def _entry(self, file: Path) -> Path:
-        """Return the file that says where a model's mapped form is; another version of the file has another entry."""
-        facts = file.stat()
-        version = f"{file.resolve()}:{facts.st_size}:{facts.st_mtime_ns}:{ort.__version__}"
-        return self._folder / f"{hashlib.sha256(version.encode()).hexdigest()}.entry"
+def _entry(file: Path) -> str:
+    """Return the name of the file that says where a model's mapped form is."""
+    return f"{version_of(file, made_with=ort.__version__)}.entry"
 
 
 def _optimise(file: Path, target: Path) -> None:

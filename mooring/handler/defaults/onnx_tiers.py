@@ -4,26 +4,26 @@ Prepacking copies every weight of a MatMul or Conv into the layout that its kern
 batches of 16, no faster at 1, and twice the memory. So it is for models that are asked often.
 """
 
-from enum import Enum
 from pathlib import Path
 
 import onnxruntime as ort
+
+from mooring.handler.terms import Cancellation
+
+from .model_cache import Tier
 
 # Each session has threads of its own. In a model smaller than this a second one takes longer to wake than it helps (an
 # answer of a 2 KB model: 127 µs with one thread, 287 with two), and a thousand models would have a thousand of them.
 LEAST_BYTES_FOR_THREADS = 1 << 20
 
 
-class Tier(Enum):
-    """The forms."""
+def open_session(
+    file: Path, threads: int, tier: Tier = Tier.INLINE, cancellation: Cancellation | None = None
+) -> ort.InferenceSession:
+    """Return a session on a file; a mapped one needs the cache's form of it.
 
-    INLINE = "inline"  # weights copied from the file, and prepacked: any model at first sight
-    MAPPED = "mapped"  # weights mapped from the cache, not prepacked: cold
-    PREPACKED = "prepacked"  # weights mapped from the cache, and prepacked: hot
-
-
-def open_session(file: Path, threads: int, tier: Tier = Tier.INLINE) -> ort.InferenceSession:
-    """Return a session on a file; a mapped one needs the cache's form of it. Raises what onnxruntime raises."""
+    Raises what onnxruntime raises, and `LoadCancelledError`.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if file.stat().st_size >= LEAST_BYTES_FOR_THREADS else 1
     options.inter_op_num_threads = 1
@@ -34,4 +34,5 @@ def open_session(file: Path, threads: int, tier: Tier = Tier.INLINE) -> ort.Infe
         options.add_session_config_entry("session.disable_prepacking", "1")
         # The cache's form is optimised already; doing it again would copy weights out of the mapping.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    with (cancellation or Cancellation()).stopping(lambda: options.set_load_cancellation_flag(True)):
+        return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

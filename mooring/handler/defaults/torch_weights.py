@@ -5,6 +5,8 @@ mapping, so that hosts which load the same file share its pages. Whatever would 
 """
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import torch
 from mooring.handler.errors import ModelLoadError
 from mooring.handler.terms import LoadTerms
 
+from .model_cache import LEAST_MODEL_BYTES, Tier, version_of
+from .safetensors_cache import SafetensorsCache, weight_files
+
 logger = logging.getLogger(__name__)
 
 TRUE = frozenset({"true", "1", "yes"})
@@ -20,6 +25,38 @@ TRUE = frozenset({"true", "1", "yes"})
 UNREAD = ("pooler.",)
 # What torch says when the processor's memory is at its end; it has an exception of its own for devices only.
 NO_CPU_MEMORY = "can't allocate memory"
+
+
+@dataclass(frozen=True)
+class HeldWeights:
+    """Where a model's weights are mapped from: its own files, or the cache's copy of their tensors."""
+
+    folder: Path
+    tier: Tier
+    weights: Mapping[str, int]  # what is mapped, by a name for its content -> bytes
+
+    @classmethod
+    def of(cls, folder: Path, terms: LoadTerms) -> "HeldWeights":
+        """Return how the weights of a folder are held by a load that begins now."""
+        files = weight_files(folder)
+        if not files or terms.gpu_id is not None:
+            return cls(folder, Tier.INLINE, {})
+        sizes = {version_of(file, made_with=""): file.stat().st_size for file in files if file.is_file()}
+        # Code that came along is found beside the configuration only.
+        is_plain = not trusts_code(terms) and sum(sizes.values()) >= LEAST_MODEL_BYTES
+        cache = SafetensorsCache.open(terms.variables) if is_plain else None
+        cached = cache.find(folder) if cache is not None else None
+        return cls(folder, Tier.INLINE, sizes) if cached is None else cls(cached.path, Tier.MAPPED, cached.weights)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return it as the front door counts it."""
+        is_large = sum(self.weights.values()) >= LEAST_MODEL_BYTES
+        return {"tier": self.tier.value, "is_large": is_large, "weights": dict(self.weights)}
+
+
+def trusts_code(terms: LoadTerms) -> bool:
+    """Whether code in a model's folder may run."""
+    return terms.variables.get("HF_TRUST_REMOTE_CODE", "").lower() in TRUE
 
 
 def load_model(auto_class: Any, folder: Path, terms: LoadTerms) -> Any:
@@ -34,7 +71,8 @@ def load_model(auto_class: Any, folder: Path, terms: LoadTerms) -> Any:
     torch.set_num_threads(max(1, terms.threads))
     allow_pickle = terms.config.allow_pickle
     options = {"use_safetensors": None if allow_pickle else True, "weights_only": not allow_pickle}
-    model, notes = read_folder(auto_class, folder, terms, output_loading_info=True, **options)
+    held = HeldWeights.of(folder, terms)
+    model, notes = read_folder(auto_class, held.folder, terms, output_loading_info=True, **options)
     missing = [name for name in notes["missing_keys"] if not any(part in name for part in UNREAD)]
     if missing:
         problem = f"its weights lack {_some(missing)}: they are for another task, or incomplete"
@@ -53,7 +91,7 @@ def read_folder(auto_class: Any, folder: Path, terms: LoadTerms, **options: Any)
 
     Raises `ModelLoadError`, `MemoryError`.
     """
-    trust = terms.variables.get("HF_TRUST_REMOTE_CODE", "").lower() in TRUE
+    trust = trusts_code(terms)
     try:
         return auto_class.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust, **options)
     except Exception as error:  # damaged files raise whatever the parser of each raises

@@ -14,7 +14,8 @@ from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.tasks import Task, task_of_folder
 from mooring.handler.terms import LoadTerms
 
-from .torch_weights import first_line, memory_error
+from .model_cache import Tier
+from .torch_weights import HeldWeights, first_line, memory_error
 from .transformers_bodies import EVENT_STREAM, Call, read_call
 from .transformers_classification import TextClassification, ZeroShotClassification
 from .transformers_embeddings import FeatureExtraction, SentenceEmbeddings
@@ -55,11 +56,27 @@ class _Plan:
         return [row for rows in self.rows for row in rows]
 
 
+def _load_task(folder: Path, terms: LoadTerms) -> RowTask:
+    chosen = terms.config.task or terms.variables.get("HF_TASK") or ""
+    task = task_of_folder(folder, chosen)
+    try:
+        if task in LOADERS:
+            return LOADERS[task](folder, terms)
+        return Text2Text.load(folder, terms, task, chosen or task)
+    except MooringError:
+        raise
+    except Exception as error:  # the trial of a model may raise anything
+        raise memory_error(error) or ModelLoadError(folder / "config.json", first_line(error, folder)) from error
+
+
 class TransformersHandler:
     """A task of a transformers model behind the handler protocol."""
 
-    def __init__(self, task: RowTask) -> None:
+    def __init__(self, task: RowTask, folder: Path, terms: LoadTerms, held: HeldWeights) -> None:
         self._task = task
+        self._folder = folder
+        self._terms = terms
+        self._held = held
         self.max_batch_rows = task.max_batch_rows
 
     @classmethod
@@ -68,16 +85,18 @@ class TransformersHandler:
 
         Raises `TaskError`, `ModelLoadError`, `MemoryError`.
         """
-        chosen = terms.config.task or terms.variables.get("HF_TASK") or ""
-        task = task_of_folder(folder, chosen)
-        try:
-            if task in LOADERS:
-                return cls(LOADERS[task](folder, terms))
-            return cls(Text2Text.load(folder, terms, task, chosen or task))
-        except MooringError:
-            raise
-        except Exception as error:  # the trial of a model may raise anything
-            raise memory_error(error) or ModelLoadError(folder / "config.json", first_line(error, folder)) from error
+        held = HeldWeights.of(folder, terms)
+        return cls(_load_task(folder, terms), folder, terms, held)
+
+    def change_tier(self, wanted: str) -> None:
+        """Hold the model in another form; requests are answered from the old one until the new one is there.
+
+        Raises `ModelLoadError` if the cache has no such form of it, and what loading it raises.
+        """
+        held = HeldWeights.of(self._folder, self._terms)
+        if held.tier is not Tier(wanted):
+            raise ModelLoadError(self._folder / "config.json", f"it has no form that is {wanted}")
+        self._task, self._held = _load_task(self._folder, self._terms), held
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
         """Answer requests, the rows of all of them together where that changes nothing."""
@@ -98,7 +117,8 @@ class TransformersHandler:
 
     def metadata(self) -> dict[str, Any]:
         """Return what the model takes, in the words of the Open Inference Protocol; what it gives is its task's."""
-        return {"platform": "transformers", "inputs": [{"name": "inputs", "datatype": "BYTES", "shape": [-1]}]}
+        inputs = [{"name": "inputs", "datatype": "BYTES", "shape": [-1]}]
+        return {"platform": "transformers", "inputs": inputs, **self._held.metadata()}
 
     def close(self) -> None:
         """Drop the model; its memory goes with the last reference."""
