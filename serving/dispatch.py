@@ -70,6 +70,7 @@ class Dispatch:
         record.hits += 1
         record.last_used = now
         invocation.resident = resident
+        invocation.started = now
         invocation.deadline = now + resident.response_seconds
 
     def settle(self, invocation: Invocation) -> None:
@@ -80,6 +81,7 @@ class Dispatch:
         invocation.resident = None
         record = resident.record
         record.leases -= 1
+        record.latency.observe(self._time() - invocation.started)
         if record.leases == 0 and resident.idle is not None and not resident.idle.done():
             resident.idle.set_result(None)
 

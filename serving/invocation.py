@@ -32,6 +32,7 @@ class Invocation(ABC):
         "name",
         "preferred",
         "resident",
+        "started",
     )
 
     def __init__(self, name: str, meta: bytes, body: bytes) -> None:
@@ -40,6 +41,7 @@ class Invocation(ABC):
         self.body = body
         self.file: Path | None = None  # where the body lies if it is too large to keep
         self.attempts = 0
+        self.started = 0.0  # on the event loop's clock
         self.deadline = 0.0  # on the event loop's clock
         self.is_abandoned = False  # whether the client is gone, so that nobody wants the answer
         self.resident: Resident | None = None

@@ -7,6 +7,7 @@ from typing import cast
 
 from .errors import MIB, InsufficientMemoryError, ModelExistsError
 from .eviction import Eviction, History, victims
+from .histogram import Histogram
 from .lifecycle import State, move
 
 # Before anything was measured: onnxruntime holds about the weights, and half again for prepacked copies.
@@ -40,6 +41,7 @@ class ModelRecord:
     last_used: float = 0.0
     load_seconds: float = 0.0
     mapped: tuple[str, ...] = ()  # hashes of the weights it maps
+    latency: Histogram = field(default_factory=Histogram)  # from a request's arrival to its answer
 
     def enter(self, state: State, reason: str = "") -> None:
         """Move to another state. Raises `IllegalMoveError` if the present one does not lead there."""
