@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException
 from mooring import __version__
 from mooring.contract.errors import MooringError
 
-from . import inference_protocol, metrics
+from . import inference_protocol, metrics, request_ids
 from .awaited import invoke, read_small, to_starlette
 from .catalog import ModelCatalog
 from .door import Door
 from .errors import RequestError
-from .http_errors import error_body, protocol_error_body, to_response
+from .http_errors import error_body, protocol_error_body
 from .model_paths import ModelPaths
 from .residency import ModelRecord
 from .resident import Resident
@@ -34,7 +34,7 @@ MOST_BATCH_MB = 100
 def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep) -> FastAPI:
     """Return the application for a server's door, its models, and the rule of where models may come from."""
     app = FastAPI(title="Mooring", version=__version__, description="A multi-model server for SageMaker and beyond.")
-    _add_errors(app)
+    _add_errors(app, door)
     _add_platform(app, door, catalog)
     _add_models(app, door, catalog, paths)
     _add_mms(app, door, catalog)
@@ -47,11 +47,12 @@ def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upk
     return app
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, door: Door) -> None:
     @app.exception_handler(MooringError)
     async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, MooringError)
-        status, lines, body = to_response(error)
+        request_id = request.headers.get(request_ids.HEADER.decode(), "").encode("latin-1")
+        status, lines, body = door.refuse(error, request.path_params.get("name", ""), request_id)
         if request.url.path.startswith(inference_protocol.PREFIX):
             body = protocol_error_body(error)
         return to_starlette(status, lines, body)

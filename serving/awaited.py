@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from mooring.contract.errors import MooringError
 
-from . import frames, sessions
+from . import frames, request_ids, sessions
 from .body import Body
 from .door import Door
 from .errors import BodyTooLargeError
@@ -93,6 +93,7 @@ async def invoke(door: Door, name: str, request: Request, lines: bytes | None = 
         meta = door.request_lines(request.headers.raw) if lines is None else lines
         invocation = AwaitedInvocation(name, meta, content)
         invocation.file = file
+        invocation.id = request.headers.get(request_ids.HEADER.decode(), "").encode("latin-1")
         if given is not None:
             return await _send_in_session(door, given, invocation, request)
         return await _send(door, invocation, request)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 
 from mooring.contract.errors import MooringError
 
@@ -70,7 +71,7 @@ class Dispatch:
         record.hits += 1
         record.last_used = now
         invocation.resident = resident
-        invocation.started = now
+        invocation.started = monotonic()  # finer than the loop's clock, which counts milliseconds
         invocation.deadline = now + resident.response_seconds
 
     def settle(self, invocation: Invocation) -> None:
@@ -81,7 +82,7 @@ class Dispatch:
         invocation.resident = None
         record = resident.record
         record.leases -= 1
-        record.latency.observe(self._time() - invocation.started)
+        record.latency.observe(monotonic() - invocation.started)
         if record.leases == 0 and resident.idle is not None and not resident.idle.done():
             resident.idle.set_result(None)
 

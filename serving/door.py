@@ -1,14 +1,25 @@
 """What both HTTP lanes share: how a request becomes an invocation, and what the server says of itself."""
 
+import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .http_errors import JSON_LINE
+from mooring.contract.errors import MooringError
+
+from .http_errors import JSON_LINE, to_response
 from .invocation import Invocation
 from .sessions import Sessions
 from .settings import Limits
 
+logger = logging.getLogger("mooring.requests")
+
+# From here on an error is not the client's.
+LEAST_LOGGED_STATUS = 500
+# In a second: an overload is told by its count.
+MOST_ERRORS_LOGGED = 10
 # Headers that reach a handler: what the platform's contract names, and whatever a client prefixes with x-.
 FORWARDED = frozenset({b"content-type", b"accept"})
 # Headers that the front door says things with; a client's are dropped.
@@ -41,6 +52,10 @@ class Door:
     default_accept: str
     single_model: str | None  # what /invocations means; None in multi-model mode
     sessions: Sessions
+    refused: Counter[tuple[int, str]] = field(default_factory=Counter)  # status and type of error -> how often
+    _logged_in: int = 0  # the second in which errors were logged last, and how many were, and were not
+    _logged: int = 0
+    _suppressed: int = 0
     _default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     _default_lines: bytes = b""
 
@@ -48,6 +63,39 @@ class Door:
         """Return status, header lines and body of an answer to /ping."""
         health = self.health()
         return 200 if health in ANSWERING else 503, JSON_LINE, b'{"status": "%b"}' % health.value.encode()
+
+    def refuse(self, error: MooringError, name: str, request_id: bytes) -> tuple[int, bytes, bytes]:
+        """Return the answer that an error becomes; count it, and log it if the fault is on this side."""
+        status, lines, body = to_response(error)
+        self.refused[status, type(error).__name__] += 1
+        if status >= LEAST_LOGGED_STATUS:
+            self._log(status, error, name, request_id)
+        return status, lines, body
+
+    def _log(self, status: int, error: MooringError, name: str, request_id: bytes) -> None:
+        now = int(time.monotonic())
+        if now != self._logged_in:
+            if self._suppressed:
+                logger.warning("%d more requests failed.", self._suppressed)
+            self._logged_in, self._logged, self._suppressed = now, 0, 0
+        if self._logged >= MOST_ERRORS_LOGGED:
+            self._suppressed += 1
+            return
+        self._logged += 1
+        about = {"model": name, "request_id": request_id.decode("latin-1"), "status": status}
+        logger.warning("Answered %d: %s", status, error, extra=about)
+
+    def log_access(self, invocation: Invocation, status: int, size: int | None = None) -> None:
+        """Log an answer, or the head of a streamed one. Only called where that is asked for: it costs microseconds."""
+        seconds = time.monotonic() - invocation.started
+        about = {
+            "model": invocation.name,
+            "request_id": invocation.id.decode("latin-1"),
+            "status": status,
+            "seconds": round(seconds, 6),
+            "bytes": size,
+        }
+        logger.info("%d in %.1f ms", status, seconds * 1e3, extra=about)
 
     @property
     def is_ready(self) -> bool:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from mooring.contract.errors import MooringError
 
+from . import request_ids
 from .body import Body
-from .http_errors import error_event, to_response
+from .http_errors import error_event
 from .invocation import Invocation
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class ExpressCycle(Invocation):
         return max(self.declared, self.pieces.size) > self.lane.door.limits.max_body_bytes
 
     @property
+    def id_line(self) -> bytes:
+        """The header that names the request in its answer."""
+        return b"x-request-id: %b\r\n" % self.id if self.id else b""
+
+    @property
     def message_event(self) -> "ExpressCycle":
         """Stand in for the event that uvicorn sets when a connection is lost; there is nobody to wake."""
         return self
@@ -101,7 +107,8 @@ class ExpressCycle(Invocation):
 
     def fail(self, error: MooringError) -> None:
         """Write the error as the table translates it."""
-        self.answer(*to_response(error))
+        self.id = self.id or request_ids.made()
+        self.answer(*self.lane.door.refuse(error, self.name, self.id))
 
     def begin(self, status: int, lines: bytes) -> None:
         """Write the head of a streamed answer."""

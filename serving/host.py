@@ -21,10 +21,10 @@ from mooring.contract.errors import MooringError
 from mooring.handler.errors import CancelledRequestError
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 
-from . import frames, oom
+from . import frames, logs, oom, request_ids
 from .batcher import slices
 from .frames import Frame, FrameReader, Kind
-from .host_loader import Finished, Loaded, Loader
+from .host_loader import LOADER_NAME, Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
 from .streams import Stream
 
@@ -57,11 +57,11 @@ class Waiting:
 
 def run(listener: socket.socket, life: int, terms: HostTerms) -> int:
     """Serve the front doors that connect to `listener` until the last one is gone. Returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     sys.setswitchinterval(SWITCH_S)
     oom.prefer_this_process()
     threading.Thread(target=_end_with_front, args=(life,), daemon=True, name="life").start()
     with Host(listener, terms) as host:
+        logs.configure_from(terms.variables, host.about)
         host.serve()
     return 0
 
@@ -82,6 +82,7 @@ class Host:
         self._readers: dict[socket.socket, FrameReader] = {}
         self._queues: dict[int, list[Waiting]] = {}
         self._running: Sequence[Waiting] = ()
+        self._running_model = ""
         self._cancelled: set[int] = set()  # ids of frames whose handler runs at this moment
         self._streams: dict[tuple[socket.socket, int], Stream] = {}  # by the connection and id of their frames
         self._advancing: Stream | None = None
@@ -106,6 +107,19 @@ class Host:
                 self._run_queue(number)
             if self._streams:
                 self._advance_streams()
+
+    def about(self) -> Mapping[str, str]:
+        """Return which requests run now, and of which model, for lines of the log."""
+        if threading.current_thread().name == LOADER_NAME:
+            return {}
+        if self._advancing is not None:
+            return {"request_id": request_ids.of_frame(os.getpid(), self._advancing.frame_id).decode()}
+        ids = (
+            read_request_lines(waiting.frame.meta)[2].get(request_ids.HEADER.decode())
+            or request_ids.of_frame(os.getpid(), waiting.frame.id).decode()
+            for waiting in self._running
+        )
+        return {"request_id": " ".join(ids), "model": self._running_model} if self._running else {}
 
     # --- arrivals ---------------------------------------------------------------------------------------------------
 
@@ -242,6 +256,7 @@ class Host:
 
     def _run_batch(self, model: Loaded, batch: Sequence[Waiting]) -> None:
         self._running = batch
+        self._running_model = model.name
         requests = [
             InferenceRequest(
                 waiting.frame.body,

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from mooring.handler.resolve import Backend
 
-from . import frames
+from . import frames, request_ids
 from .errors import RemoteError
 from .frames import FrameError, FrameReader, Kind
 from .invocation import Invocation
@@ -98,6 +98,7 @@ class HostLink(asyncio.Protocol):
         in_flight[frame_id] = invocation
         invocation.link = self
         invocation.frame_id = frame_id
+        invocation.id = invocation.id or request_ids.of_frame(self.pid, frame_id)
         if invocation.file is None:
             transport.write(frames.encode(Kind.INFER, frame_id, number, invocation.meta, invocation.body))
         else:
@@ -131,12 +132,14 @@ class HostLink(asyncio.Protocol):
 
     # --- loads ------------------------------------------------------------------------------------------------------
 
-    async def load(self, number: int, folder: Path, on_warming: Callable[[], None] | None = None) -> dict[str, Any]:
-        """Load a model folder under a number; returns what the host measured.
+    async def load(
+        self, number: int, name: str, folder: Path, on_warming: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
+        """Load a model folder under a number; returns what the host measured. The name is for its log.
 
         Cancelling it tells the host not to begin, or to drop what it loads. Raises `RemoteError`, `HostLostError`.
         """
-        return await self._request(Kind.LOAD, number, os.fsencode(folder), on_warming)
+        return await self._request(Kind.LOAD, number, os.fsencode(folder), on_warming, meta=name.encode())
 
     async def unload(self, number: int) -> None:
         """Destroy a model and return when its memory is back. Raises `HostLostError`."""
@@ -157,7 +160,7 @@ class HostLink(asyncio.Protocol):
                 self._tell(Kind.CANCEL, frame_id)
 
     async def _request(
-        self, kind: Kind, number: int, body: bytes, on_warming: Callable[[], None] | None = None
+        self, kind: Kind, number: int, body: bytes, on_warming: Callable[[], None] | None = None, meta: bytes = b""
     ) -> dict[str, Any]:
         if not self.is_alive:
             raise HostLostError("the host has ended")
@@ -165,7 +168,7 @@ class HostLink(asyncio.Protocol):
         request = _Request(number, self._loop.create_future(), on_warming)
         self._requests[frame_id] = request
         assert self._transport is not None
-        self._transport.write(frames.encode(kind, frame_id, number, b"", body))
+        self._transport.write(frames.encode(kind, frame_id, number, meta, body))
         try:
             return await request.future
         except asyncio.CancelledError:

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 TRIM_INTERVAL_S = 1.0
 # Loads between two counts of mappings while there are few.
 LOADS_A_COUNT = 10
+LOADER_NAME = "loader"
 MANY_MAPPINGS = 8000
 
 
@@ -46,18 +47,19 @@ MANY_MAPPINGS = 8000
 class Loaded:
     """A model that answers, and how its requests are batched."""
 
+    name: str
     handler: Handler
     max_batch_rows: int
     max_delay_s: float
 
     @classmethod
-    def of(cls, handler: Handler, choice: HandlerChoice) -> "Loaded":
+    def of(cls, name: str, handler: Handler, choice: HandlerChoice) -> "Loaded":
         """Return a handler with the batching that its own configuration allows: never more than it finds safe."""
         batching = choice.config.batching
         rows = handler.max_batch_rows
         if batching.max_rows:
             rows = min(rows, batching.max_rows)
-        return cls(handler, rows, batching.max_delay_ms / 1000 if rows > 1 else 0.0)
+        return cls(name, handler, rows, batching.max_delay_ms / 1000 if rows > 1 else 0.0)
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ class Loader:
 
     def start(self) -> None:
         """Start the thread."""
-        threading.Thread(target=self._run, daemon=True, name="loader").start()
+        threading.Thread(target=self._run, daemon=True, name=LOADER_NAME).start()
 
     def load(self, connection: socket.socket, frame: Frame) -> None:
         """Load the model folder that the frame's body names, or queue it where others are being answered."""
@@ -186,7 +188,7 @@ class Loader:
         if choice.config.warm_up:
             self._tell_warming(work)
             warm_up(handler, choice)
-        return Loaded.of(handler, choice)
+        return Loaded.of(work.frame.meta.decode(), handler, choice)
 
     def _tell_warming(self, work: _Work) -> None:
         if self._terms.is_shared:

@@ -26,6 +26,7 @@ class Invocation(ABC):
         "deadline",
         "file",
         "frame_id",
+        "id",
         "is_abandoned",
         "link",
         "meta",
@@ -40,6 +41,7 @@ class Invocation(ABC):
         self.meta = meta  # header lines, as `frames.encode_lines` makes them
         self.body = body
         self.file: Path | None = None  # where the body lies if it is too large to keep
+        self.id = b""  # the client's own, or made when it goes to a host
         self.attempts = 0
         self.started = 0.0  # on the event loop's clock
         self.deadline = 0.0  # on the event loop's clock

@@ -16,7 +16,9 @@ from .body_only import BodyOnly
 from .door import Door
 from .errors import BodyTooLargeError
 from .express_cycle import ExpressCycle
-from .http_errors import JSON_LINE, error_body, to_response
+from .http_errors import JSON_LINE, error_body
+from .request_ids import HEADER as REQUEST_ID_HEADER
+from .request_ids import MOST_BYTES as MOST_ID_BYTES
 from .sessions import HEADER as SESSION_HEADER
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,6 +43,7 @@ class ExpressLane(HttpToolsProtocol):
         self._head_bytes = 0
         self._content_length = 0
         self._has_session = False
+        self._request_id = b""
         self._in_head = False
         self._body_bytes = 0
         self._since = self.loop.time()  # when the present phase (idle, head, body) began
@@ -89,6 +92,7 @@ class ExpressLane(HttpToolsProtocol):
         self._head_bytes = 0
         self._content_length = 0
         self._has_session = False
+        self._request_id = b""
         self._in_head = True
         self._since = self.loop.time()
 
@@ -102,7 +106,9 @@ class ExpressLane(HttpToolsProtocol):
         name = name.lower()
         self.headers.append((name, value))
         self._count_head(len(name) + len(value))
-        if name == SESSION_HEADER:
+        if name == REQUEST_ID_HEADER:
+            self._request_id = value[:MOST_ID_BYTES]
+        elif name == SESSION_HEADER:
             self._has_session = True
         elif name == b"content-length":
             self._content_length = int(value)  # the parser has checked that it is a number
@@ -131,6 +137,8 @@ class ExpressLane(HttpToolsProtocol):
         cycle = ExpressCycle(
             self, name or "", meta, declared=self._content_length, keep_alive=keep_alive, is_ping=is_ping
         )
+        cycle.id = self._request_id
+        cycle.started = self._since
         self.cycle = cast("RequestResponseCycle", cycle)
         if self._front is None or self._front.response_complete:
             self._begin_express(cycle)
@@ -200,20 +208,23 @@ class ExpressLane(HttpToolsProtocol):
 
     def write_answer(self, cycle: ExpressCycle, status: int, lines: bytes, body: bytes) -> None:
         """Write a complete answer and let the next request of the connection have its turn."""
-        self._write(status, lines, body, keep_alive=cycle.keep_alive)
+        self._write(cycle, status, lines, body, keep_alive=cycle.keep_alive)
         cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
-    def _write(self, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
-        head = b"%b%b%bcontent-length: %d\r\n%b\r\n" % (
+    def _write(self, cycle: ExpressCycle, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
+        head = b"%b%b%bcontent-length: %d\r\n%b%b\r\n" % (
             STATUS_LINE[status],
             self.door.default_lines(self.server_state.default_headers),
             lines,
             len(body),
+            cycle.id_line,
             b"" if keep_alive else CLOSE_LINE,
         )
+        if self.door.limits.access_log and not cycle.is_ping:
+            self.door.log_access(cycle, status, len(body))
         if len(body) > SEPARATE_WRITE_BYTES:
             self.transport.writelines((head, body))
         else:
@@ -223,11 +234,14 @@ class ExpressLane(HttpToolsProtocol):
         """Write the head of an answer whose length nobody knows: chunked, or ended by the connection's end."""
         cycle.is_chunked = self.parser.get_http_version() != "1.0" and b"content-length" not in lines
         cycle.keep_alive = cycle.keep_alive and cycle.is_chunked
-        head = b"%b%b%b%b%b\r\n" % (
+        if self.door.limits.access_log:
+            self.door.log_access(cycle, status)
+        head = b"%b%b%b%b%b%b\r\n" % (
             STATUS_LINE[status],
             self.door.default_lines(self.server_state.default_headers),
             lines,
             b"transfer-encoding: chunked\r\n" if cycle.is_chunked else b"",
+            cycle.id_line,
             b"" if cycle.keep_alive else CLOSE_LINE,
         )
         self.transport.write(head)
@@ -269,7 +283,7 @@ class ExpressLane(HttpToolsProtocol):
     def _refuse_rest(self, cycle: ExpressCycle, error: MooringError) -> None:
         """Answer at once, then drop what the client still sends: a reset would take the answer with it."""
         cycle.pieces.discard()
-        self._write(*to_response(error), keep_alive=False)
+        self._write(cycle, *self.door.refuse(error, cycle.name, cycle.id), keep_alive=False)
         cycle.response_complete = True
         self._lingering = True
         self._since = self.loop.time()

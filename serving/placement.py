@@ -57,7 +57,7 @@ class Placement:
             if resident.is_unwanted:  # unloaded while its host was being started
                 raise LoadCancelledError(record.name)
             async with asyncio.timeout(resident.load_seconds):
-                facts = await link.load(record.number, record.path, lambda: _enter_warming(resident))
+                facts = await link.load(record.number, record.name, record.path, lambda: _enter_warming(resident))
         except BaseException as error:
             if isinstance(error, TimeoutError):
                 # Its loader is stuck for every model after this one too.

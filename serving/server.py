@@ -28,6 +28,7 @@ from .model_paths import ModelPaths
 from .on_demand import OnDemand
 from .pool import HostPool
 from .repository import Repository, Unpacker
+from .request_ids import with_request_ids
 from .residency import ResidencyTable
 from .sessions import Sessions
 from .settings import RESERVE_BYTES, SHUTDOWN_DRAIN_S, Mode, ServerSettings
@@ -112,7 +113,9 @@ class Server(uvicorn.Server):
         )
         self._upkeep = Upkeep(self._catalog, pool, settings.limits)
         self._upkeep.start()
-        self.config.loaded_app = create_app(self._door, self._catalog, paths, self._upkeep)
+        self.config.loaded_app = with_request_ids(
+            create_app(self._door, self._catalog, paths, self._upkeep), self._door.limits
+        )
         await super().startup(sockets)
         self._spawn(self._watch_connections())
         logger.info("Settings: %s", settings.described())

@@ -15,6 +15,7 @@ from mooring.contract.paths import ContainerPaths
 
 from .errors import MIB
 from .eviction import Eviction
+from .logs import FORMATS
 
 # What the front door, zygote and an empty host need, and what a load may overshoot by.
 RESERVE_BYTES = 384 * MIB
@@ -81,6 +82,8 @@ class Limits:
     port: int = 8080
     default_accept: str = "application/json"
     log_level: int = 20
+    log_format: str = "text"
+    access_log: bool = False
     # The platform sends at most 6 MB to a real-time endpoint, more in batch jobs; earlier servers stopped at 6.5 MB.
     max_body_bytes: int = 25 * MIB
     spool_bytes: int = 8 * MIB
@@ -117,6 +120,8 @@ SETTINGS: tuple[Setting, ...] = (
         {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": 1},
     ),
     Setting("log_level", int, "10 debug, 20 info, 30 warnings", {"SAGEMAKER_CONTAINER_LOG_LEVEL": 1}),
+    Setting("log_format", str, "`text`, or `json`: an object a line, with request id and model", {}),
+    Setting("access_log", bool, "log every answer but those to /ping", {}),
     Setting(
         "max_body_bytes",
         int,
@@ -234,6 +239,8 @@ def limits(variables: Mapping[str, str], options: Mapping[str, str] | None = Non
     made = replace(Limits(), **given)
     if made.overload_status not in (429, 503):
         raise SettingError("MOORING_OVERLOAD_STATUS", str(made.overload_status), "503 or 429")
+    if made.log_format not in FORMATS:
+        raise SettingError("MOORING_LOG_FORMAT", made.log_format, " or ".join(FORMATS))
     for name in ("response_seconds", "load_seconds", "queue_length", "max_body_bytes", "workers"):
         if not getattr(made, name):
             raise SettingError(f"MOORING_{name.upper()}", "0", "more than 0")

@@ -1,13 +1,12 @@
 """The command `serve`: assemble the model server and run it until it is told to stop."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mooring.contract.environment import LOG_FORMAT, process_variables
+from mooring.contract.environment import process_variables
 from mooring.contract.errors import MooringError, SettingError
 
 DESCRIPTION = """\
@@ -103,6 +102,7 @@ def engine(option: str | None, variables: Mapping[str, str]) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit code. Raises `MooringError` for what the operator must mend."""
+    from mooring.serving import logs
     from mooring.serving.eviction import Eviction
     from mooring.serving.settings import SETTINGS, Mode, from_variables
 
@@ -119,7 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.repository is not None and arguments.evict != "never":
         settings = replace(settings, eviction=Eviction(arguments.evict))
     settings = replace(settings, host=arguments.host or settings.host)
-    logging.basicConfig(level=settings.limits.log_level, format=LOG_FORMAT, stream=sys.stderr)
+    limits = settings.limits
+    logs.configure(limits.log_level, limits.log_format)
+    variables |= {logs.LEVEL_VARIABLE: str(limits.log_level), logs.FORMAT_VARIABLE: limits.log_format}
     if engine(arguments.engine, variables) == "mms":
         from mooring.serving import mms_engine
 

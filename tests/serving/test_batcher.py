@@ -1,15 +1,9 @@
+"""Runs of waiting requests, cut to the size that a model takes."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.serving.batcher import coalesce, slices
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers())))
-def test_every_item_is_in_its_models_group_in_order(waiting: list[tuple[int, int]]) -> None:
-    groups = coalesce(waiting)
-    for number, items in groups.items():
-        assert items == [item for model, item in waiting if model == number]
-    assert list(groups) == list(dict.fromkeys(model for model, _ in waiting))
+from mooring.serving.batcher import slices
 
 
 @given(st.lists(st.integers()), st.integers(1, 10))

@@ -21,19 +21,20 @@ START_TIMEOUT_S = 30.0
 
 # What `serve` does, with limits a test would not want to wait for.
 PROGRAM = """
-import json, logging, os, sys
+import json, os, sys
 from pathlib import Path
+from mooring.serving import logs
 from mooring.serving.pool import make_pool
 from mooring.serving.eviction import Eviction
 from mooring.serving.server import serve
 from mooring.serving.settings import Limits, Mode, ServerSettings
 from mooring.serving.socket_binding import bind
 given = json.loads(sys.argv[1])
-logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 settings = ServerSettings(
     mode=Mode(given["mode"]), root=Path(given["root"]), host="127.0.0.1",
     eviction=Eviction(given["eviction"]), limits=Limits(**given["limits"]),
 )
+logs.configure(settings.limits.log_level, settings.limits.log_format)
 listener = bind(settings.host, settings.port)
 pool = make_pool(dict(os.environ), settings.limits)
 pool.start()
