@@ -42,7 +42,7 @@ def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upk
 
     @app.get("/metrics", summary="Prometheus metrics")
     async def get_metrics() -> Response:
-        return Response(metrics.render(catalog, upkeep), media_type=metrics.CONTENT_TYPE)
+        return Response(metrics.render(door, catalog, upkeep), media_type=metrics.CONTENT_TYPE)
 
     return app
 

@@ -45,6 +45,7 @@ class ModelCatalog:
         self._table = table
         self._pool = pool
         self._limits = limits
+        self._pool = pool
         self._choose = choose
         self._available_bytes = available_bytes
         self._residents: dict[str, Resident] = {}
@@ -54,6 +55,7 @@ class ModelCatalog:
         self.dispatch = Dispatch(self._residents, pool, table.history, limits.overload_status)
         self.placement = Placement(pool)
         pool.settle = self.dispatch.settle
+        pool.on_tally = table.tallied
         revival = Revival(self._residents, table, self.dispatch, self.placement, self._begin_load, spawn=self.spawn)
         pool.on_death = revival.on_death
 
@@ -94,6 +96,11 @@ class ModelCatalog:
         if resident is None:
             raise ModelNotFoundError(name)
         return resident
+
+    @property
+    def pool(self) -> HostPool:
+        """The processes that hold the models."""
+        return self._pool
 
     @property
     def table(self) -> ResidencyTable:
@@ -164,6 +171,7 @@ class ModelCatalog:
         resident.loaded = self._loop.create_future()
         if victims:
             logger.info("Making room for '%s': %s.", name, ", ".join(f"'{victim.name}'" for victim in victims))
+            self._table.events["evicted"] += len(victims)
             await asyncio.gather(*(self.unload(victim.name) for victim in victims), return_exceptions=True)
         return resident
 
@@ -197,6 +205,7 @@ class ModelCatalog:
             self._table.maps(record, resident.metadata.get("weights", {}))
             record.enter(State.READY)
             record.last_used = self._loop.time()
+            self._table.events["loaded"] += 1
             logger.info(
                 "Model '%s' loaded in %.1f ms: %s.", record.name, record.load_seconds * 1e3, resident.choice.reason
             )
@@ -209,8 +218,10 @@ class ModelCatalog:
         record = resident.record
         if isinstance(error, LoadCancelledError):
             record.enter(State.ABSENT)
+            self._table.events["cancelled"] += 1
             self._forget(resident)
         else:
+            self._table.events["failed"] += 1
             logger.warning("Model '%s' did not load: %s", record.name, error)
             record.enter(State.FAILED, str(error))
             self._table.holds(record, 0)
@@ -263,6 +274,7 @@ class ModelCatalog:
         finally:
             self._forget(resident)
             resident.gone.set_result(None)
+        self._table.events["unloaded"] += 1
         logger.info("Model '%s' unloaded.", record.name)
 
     # --- changing ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from enum import Enum
 
 from mooring.contract.errors import MooringError
 
-from .http_errors import JSON_LINE, to_response
+from .http_errors import JSON_LINE, classify, to_response
 from .invocation import Invocation
 from .sessions import Sessions
 from .settings import Limits
@@ -66,11 +66,11 @@ class Door:
 
     def refuse(self, error: MooringError, name: str, request_id: bytes) -> tuple[int, bytes, bytes]:
         """Return the answer that an error becomes; count it, and log it if the fault is on this side."""
-        status, lines, body = to_response(error)
-        self.refused[status, type(error).__name__] += 1
+        status, kind = classify(error)
+        self.refused[status, kind] += 1
         if status >= LEAST_LOGGED_STATUS:
             self._log(status, error, name, request_id)
-        return status, lines, body
+        return to_response(error)
 
     def _log(self, status: int, error: MooringError, name: str, request_id: bytes) -> None:
         now = int(time.monotonic())

@@ -37,6 +37,7 @@ class Kind(IntEnum):
     WARMING = 11  # a load has what it needs and tries itself
     DONE = 12
     ERROR = 13
+    TALLY = 16  # what the batches of models took since the last one
 
 
 class Frame(NamedTuple):

@@ -20,6 +20,7 @@ from typing import Self
 from mooring.contract.errors import MooringError
 from mooring.handler.errors import CancelledRequestError
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
+from mooring.handler.stages import WATCH
 
 from . import frames, logs, oom, request_ids
 from .batcher import slices
@@ -27,6 +28,7 @@ from .frames import Frame, FrameReader, Kind
 from .host_loader import LOADER_NAME, Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
 from .streams import Stream
+from .tally import Tallies
 
 logger = logging.getLogger("mooring.serving.host")
 
@@ -87,6 +89,7 @@ class Host:
         self._streams: dict[tuple[socket.socket, int], Stream] = {}  # by the connection and id of their frames
         self._advancing: Stream | None = None
         self._loader = Loader(terms)
+        self._tallies = Tallies()
         self._seen_a_front = False
 
     def __enter__(self) -> Self:
@@ -107,6 +110,8 @@ class Host:
                 self._run_queue(number)
             if self._streams:
                 self._advance_streams()
+            if self._tallies.seconds_until_due(time.monotonic()) == 0:
+                self._tell_tallies()
 
     def about(self) -> Mapping[str, str]:
         """Return which requests run now, and of which model, for lines of the log."""
@@ -127,11 +132,13 @@ class Host:
         """How long nothing need be done unless something arrives: None for ever."""
         if any(stream.may_go_on for stream in self._streams.values()):
             return 0.0
-        if not self._queues:
-            return None
         now = time.monotonic()
+        until_told = self._tallies.seconds_until_due(now)
+        if not self._queues:
+            return until_told
         due = (self._due(number, waiting) for number, waiting in self._queues.items())
-        return max(0.0, min(due) - now)
+        until_due = max(0.0, min(due) - now)
+        return until_due if until_told is None else min(until_due, until_told)
 
     def _due(self, number: int, waiting: Sequence[Waiting]) -> float:
         """When a queue is to be run: at once, or when its oldest request has waited for company long enough."""
@@ -252,9 +259,11 @@ class Host:
             return
         self._queues.pop(number, None)
         for batch in slices(queue, model.max_batch_rows):
-            self._run_batch(model, batch)
+            self._run_batch(number, model, batch)
 
-    def _run_batch(self, model: Loaded, batch: Sequence[Waiting]) -> None:
+    def _run_batch(self, number: int, model: Loaded, batch: Sequence[Waiting]) -> None:
+        begun = time.monotonic()
+        WATCH.reset()
         self._running = batch
         self._running_model = model.name
         requests = [
@@ -279,8 +288,14 @@ class Host:
                 replies.setdefault(waiting.connection, []).append(_answer_frame(waiting.frame.id, answer))
         for connection, parts in replies.items():
             self._send(connection, b"".join(parts) if len(parts) > 1 else parts[0])
+        self._tallies.ran(number, [begun - waiting.arrived for waiting in batch])
         self._running = ()
         self._cancelled.clear()
+
+    def _tell_tallies(self) -> None:
+        frame = frames.encode(Kind.TALLY, 0, 0, b"", self._tallies.take())
+        for connection in list(self._readers):
+            self._send(connection, frame)
 
     def _begin_stream(self, waiting: Waiting, answer: InferenceResponse) -> None:
         assert answer.chunks is not None

@@ -67,6 +67,7 @@ class HostLink(asyncio.Protocol):
         self.mappings = 0  # files mapped for models
         self.is_retiring = False  # no more models are placed here
         self.ending = ""  # why we ended it, in words; empty while nobody did
+        self.on_tally: Callable[[bytes], object] = bytes  # takes what the host has counted; set by the pool
         self._settle = settle
         self._on_lost = on_lost
         self._ids = itertools.count(1)
@@ -198,6 +199,8 @@ class HostLink(asyncio.Protocol):
                 self._finish_request(kind, self._requests[frame_id], meta, body)
             elif frame_id in in_flight:
                 self._deliver_part(kind, in_flight[frame_id], number, meta, body)
+            elif kind == Kind.TALLY:
+                self.on_tally(body)
 
     def _finish(self, invocation: Invocation) -> None:
         self.served += 1

@@ -37,12 +37,18 @@ JSON_LINE = b"content-type: application/json\r\n"
 RETRY_LINES = JSON_LINE + b"retry-after: %d\r\n" % RETRY_AFTER_S
 
 
-def to_response(error: MooringError) -> tuple[int, bytes, bytes]:
-    """Return status code, header lines and body for an error."""
+def classify(error: MooringError) -> tuple[int, str]:
+    """Return the status code of an error, and its type as clients of the earlier servers know it."""
     names = error.names if isinstance(error, RemoteError) else [kind.__name__ for kind in type(error).__mro__]
     status, kind = next((STATUS[name] for name in names if name in STATUS), UNEXPECTED)
     if isinstance(error, (RemoteError, OverloadedError)) and error.status:
         status = error.status
+    return status, kind
+
+
+def to_response(error: MooringError) -> tuple[int, bytes, bytes]:
+    """Return status code, header lines and body for an error."""
+    status, kind = classify(error)
     return status, RETRY_LINES if status in (503, 429) else JSON_LINE, error_body(status, kind, str(error))
 
 

@@ -61,11 +61,13 @@ class HostPool:
         self.devices = devices
         self._links: dict[int, HostLink] = {}
         self._hosts_started = 0
+        self.deaths = 0  # of hosts that nobody ended
         self._placing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self.settle: Settle
         self.on_death: Callable[[HostDeath], None]
+        self.on_tally: Callable[[bytes], None]
         self._life, self._life_end = os.pipe()
         self._folder = Path(tempfile.mkdtemp(prefix="mooring-"))
         self._zygotes = {Backend.ONNX: self._new_zygote(Backend.ONNX)}
@@ -163,8 +165,10 @@ class HostPool:
         address = self._folder / f"host-{self._hosts_started}"
 
         def born(pid: int) -> HostLink:
-            self._links[pid] = HostLink(pid, plan, self.settle, self._on_lost, buffer_streams=self._buffer_streams)
-            return self._links[pid]
+            link = HostLink(pid, plan, self.settle, self._on_lost, buffer_streams=self._buffer_streams)
+            link.on_tally = self.on_tally
+            self._links[pid] = link
+            return link
 
         link = await self.prepare(plan.backend).fork(address, self._threads, plan, born)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, str(address))
@@ -208,6 +212,7 @@ class HostPool:
         link.unsent.clear()
         how = link.ending or _in_words(link.exit_status)
         if not link.ending:
+            self.deaths += 1
             logger.error("Host %d %s with %d requests inside.", link.pid, how, len(inside))
         self.on_death(HostDeath(link, how, was_killed, inside, unsent))
 

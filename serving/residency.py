@@ -1,10 +1,12 @@
 """Who may be in memory: records of models, their bytes and leases, and who makes room for whom. No I/O, no clock."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from . import tally
 from .errors import MIB, InsufficientMemoryError, ModelExistsError
 from .eviction import Eviction, History, victims
 from .histogram import Histogram
@@ -42,6 +44,7 @@ class ModelRecord:
     load_seconds: float = 0.0
     mapped: tuple[str, ...] = ()  # hashes of the weights it maps
     latency: Histogram = field(default_factory=Histogram)  # from a request's arrival to its answer
+    stages: dict[str, Histogram] = field(default_factory=dict)  # what its batches took; empty before the first
 
     def enter(self, state: State, reason: str = "") -> None:
         """Move to another state. Raises `IllegalMoveError` if the present one does not lead there."""
@@ -74,6 +77,8 @@ class ResidencyTable:
     factors: dict[str, float] = field(default_factory=dict)
     used: int = 0  # bytes held or promised
     contents: dict[str, Content] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)  # what became of loads, and how many went
+    _numbers: dict[int, ModelRecord] = field(default_factory=dict)
     _loading: dict[str, ModelRecord] = field(default_factory=dict)
     _next_number: int = 1
 
@@ -114,7 +119,7 @@ class ResidencyTable:
             raise InsufficientMemoryError(name, needed, free, self.budget, in_use)
         record = ModelRecord(self._next_number, name, url, path, kind, artifact_bytes, needed, last_used=now)
         self._next_number += 1
-        self.records[name] = self._loading[name] = record
+        self.records[name] = self._loading[name] = self._numbers[record.number] = record
         self.used += needed
         return record, going
 
@@ -155,3 +160,13 @@ class ResidencyTable:
             self.holds(record, 0)
             self.maps(record, {})
             del self.records[record.name]
+            del self._numbers[record.number]
+
+    def tallied(self, told: bytes) -> None:
+        """Add what a host has counted of its models."""
+        for number, counted in tally.read(told).items():
+            record = self._numbers.get(number)
+            if record is not None:
+                record.stages = record.stages or tally.new_histograms()
+                for name, (total, *counts) in counted.items():
+                    record.stages[name].add(total, counts)

@@ -19,6 +19,7 @@ from .errors import HandlerError
 from .event_loop import EventLoop, is_awaitable
 from .protocol import InferenceRequest, InferenceResponse
 from .signatures import UserFunction
+from .stages import timed
 from .terms import LoadTerms
 from .user_module import user_code
 
@@ -127,9 +128,13 @@ class FunctionHandler:
         context = self._context([request])
         try:
             if "transform_fn" in self._functions:
-                return await self._sent(context, request, await self._transform(context, request))
+                with timed("predict"):
+                    result = await self._transform(context, request)
+                return await self._sent(context, request, result)
             data = await self._input(context, request)
-            return await self._output(context, request, await self._predict(context, data))
+            with timed("predict"):
+                prediction = await self._predict(context, data)
+            return await self._output(context, request, prediction)
         except (MooringError, MemoryError) as error:
             return error
 
@@ -139,9 +144,10 @@ class FunctionHandler:
         return await self._call("transform_fn", context, self._model, body, content_type, accept)
 
     async def _input(self, context: Context, request: InferenceRequest) -> Any:
-        if "input_fn" in self._functions:
-            return await self._call("input_fn", context, body_of(request), content_type_of(request))
-        return conventions.default_input(request, self._model)
+        with timed("decode"):
+            if "input_fn" in self._functions:
+                return await self._call("input_fn", context, body_of(request), content_type_of(request))
+            return conventions.default_input(request, self._model)
 
     async def _predict(self, context: Context, data: Any) -> Any:
         if "predict_fn" in self._functions:
@@ -151,12 +157,13 @@ class FunctionHandler:
 
     async def _output(self, context: Context, request: InferenceRequest, prediction: Any) -> InferenceResponse:
         accept = accept_of(request, self._terms)
-        if "output_fn" in self._functions:
-            return await self._sent(context, request, await self._call("output_fn", context, prediction, accept))
-        if is_stream(prediction):
-            return await self._sent(context, request, prediction)
-        made = conventions.default_output(prediction, request, accept)
-        return context.response(made.body, made.content_type, headers=made.headers)
+        with timed("encode"):
+            if "output_fn" in self._functions:
+                return await self._sent(context, request, await self._call("output_fn", context, prediction, accept))
+            if is_stream(prediction):
+                return await self._sent(context, request, prediction)
+            made = conventions.default_output(prediction, request, accept)
+            return context.response(made.body, made.content_type, headers=made.headers)
 
     async def _sent(self, context: Context, request: InferenceRequest, result: Any) -> InferenceResponse:
         body, content_type = written(result, accept_of(request, self._terms))
@@ -174,7 +181,8 @@ class FunctionHandler:
             self._kept(self._input(*pair)) for pair in zip(contexts, requests, strict=True)
         )
         readable = [index for index, data in enumerate(answers) if not isinstance(data, _Failed)]
-        predictions = await self._predictions([contexts[i] for i in readable], [answers[i] for i in readable])
+        with timed("predict"):
+            predictions = await self._predictions([contexts[i] for i in readable], [answers[i] for i in readable])
         for index, prediction in zip(readable, predictions, strict=True):
             answers[index] = prediction
         finished = [self._finished(*each) for each in zip(contexts, requests, answers, strict=True)]

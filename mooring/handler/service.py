@@ -21,6 +21,7 @@ from .media_types import FORM, JSON, MULTIPART, parse
 from .multipart import decode_form, decode_multipart
 from .protocol import Handler, InferenceRequest, InferenceResponse
 from .service_entry import read_manifest
+from .stages import timed
 from .terms import LoadTerms
 from .user_module import import_module, import_script, user_code
 
@@ -142,7 +143,8 @@ class ServiceHandler:
             return []
         context = self._context([request for request, _ in given])
         try:
-            results = await self._call([row for _, row in given], context)
+            with timed("predict"):
+                results = await self._call([row for _, row in given], context)
         except MemoryError as error:
             return [error] * len(given)
         except MooringError as error:

@@ -15,6 +15,7 @@ from mooring.handler import codecs, open_inference_answers
 from mooring.handler.errors import LoadCancelledError, ModelLoadError, PredictionError
 from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
+from mooring.handler.stages import timed
 from mooring.handler.tensors import InputReader, Inputs, InputSpec, answer_value, answer_values
 from mooring.handler.terms import LoadTerms
 
@@ -101,7 +102,8 @@ class OnnxHandler:
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
         """Answer requests, those of one shape together, as many as have `max_batch_rows` rows between them."""
-        read = [self._read(request) for request in requests]
+        with timed("decode"):
+            read = [self._read(request) for request in requests]
         if len(read) == 1 and isinstance(read[0], Inputs):
             return self._answer_batch([read[0]], requests)
         answers: list[Any] = read  # errors are answers; what was read becomes one below
@@ -127,15 +129,17 @@ class OnnxHandler:
         self, batch: list[Inputs], requests: Sequence[InferenceRequest]
     ) -> list[InferenceResponse | Exception]:
         try:
-            outputs = self._predict(batch)
+            with timed("predict"):
+                outputs = self._predict(batch)
         except MemoryError as error:
             return [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but this
             outputs = self._predict_alone(batch, error)
-        return [
-            output if isinstance(output, Exception) else self._encode(output, inputs, request)
-            for output, inputs, request in zip(outputs, batch, requests, strict=True)
-        ]
+        with timed("encode"):
+            return [
+                output if isinstance(output, Exception) else self._encode(output, inputs, request)
+                for output, inputs, request in zip(outputs, batch, requests, strict=True)
+            ]
 
     def _predict(self, group: list[Inputs]) -> list[Any]:
         """Run a group as one batch; returns each request's list of outputs."""

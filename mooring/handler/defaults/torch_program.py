@@ -20,6 +20,7 @@ from mooring.handler.errors import ModelLoadError, PredictionError, PredictionIn
 from mooring.handler.media_types import JSON
 from mooring.handler.open_inference_answers import datatype_of
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
+from mooring.handler.stages import WATCH, timed
 from mooring.handler.tensors import InputReader, InputSpec
 from mooring.handler.terms import LoadTerms
 
@@ -72,7 +73,12 @@ class TorchProgramHandler:
         answers: list[InferenceResponse | Exception] = []
         for request in requests:
             try:
-                answers.append(codecs.respond(self._program(request), request, request.accept))
+                with timed("decode"):  # less what the program itself takes
+                    before = WATCH.predict
+                    value = self._program(request)
+                WATCH.decode -= WATCH.predict - before
+                with timed("encode"):
+                    answers.append(codecs.respond(value, request, request.accept))
             except (MooringError, MemoryError) as error:
                 answers.append(error)
             except TypeError as error:
@@ -229,7 +235,7 @@ class _Script:
 def _run(call: Callable[[], Any], inputs: Sequence[str]) -> Any:
     """Call a program. Raises `PredictionInputError` for inputs that do not fit it, `PredictionError`, `MemoryError`."""
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), timed("predict"):
             return call()
     except Exception as error:  # a program may raise anything
         memory = memory_error(error)

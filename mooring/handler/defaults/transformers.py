@@ -11,6 +11,7 @@ from mooring.handler import codecs
 from mooring.handler.errors import ModelLoadError, PredictionError, PredictionInputError
 from mooring.handler.media_types import JSON_LINES, parse
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
+from mooring.handler.stages import timed
 from mooring.handler.tasks import Task, task_of_folder
 from mooring.handler.terms import LoadTerms
 
@@ -102,17 +103,21 @@ class TransformersHandler:
         """Answer requests, the rows of all of them together where that changes nothing."""
         answers: list[InferenceResponse | Exception] = [PredictionError("unanswered")] * len(requests)
         plans = []
-        for index, request in enumerate(requests):
-            try:
-                call = read_call(request, self._task.medium)
-                if call.streams:
-                    answers[index] = self._streamed(call)
-                else:
-                    plans.append(_Plan(index, call, tuple(self._task.rows(item) for item in call.items)))
-            except Exception as error:  # noqa: BLE001 - tokenizers and decoders raise anything
-                answers[index] = _told(error)
-        for plan, outputs in zip(plans, self._outputs(plans), strict=True):
-            answers[plan.index] = outputs if isinstance(outputs, Exception) else self._answered(plan, outputs)
+        with timed("decode"):
+            for index, request in enumerate(requests):
+                try:
+                    call = read_call(request, self._task.medium)
+                    if call.streams:
+                        answers[index] = self._streamed(call)
+                    else:
+                        plans.append(_Plan(index, call, tuple(self._task.rows(item) for item in call.items)))
+                except Exception as error:  # noqa: BLE001 - tokenizers and decoders raise anything
+                    answers[index] = _told(error)
+        with timed("predict"):
+            made = self._outputs(plans)
+        with timed("encode"):
+            for plan, outputs in zip(plans, made, strict=True):
+                answers[plan.index] = outputs if isinstance(outputs, Exception) else self._answered(plan, outputs)
         return answers
 
     def metadata(self) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""What a handler spends its time on. A host answers in one thread, so that one watch per process will do."""
+
+from time import perf_counter
+from types import TracebackType
+
+STAGES = ("decode", "predict", "encode")
+
+
+class Watch:
+    """Seconds spent in each stage since the last reset."""
+
+    __slots__ = STAGES
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.decode = self.predict = self.encode = 0.0
+
+
+WATCH = Watch()
+
+
+class timed:  # noqa: N801 - read as a word: with timed("predict")
+    """Count the seconds of a block as those of a stage. A block that awaits counts what others do meanwhile, too."""
+
+    __slots__ = ("_stage", "_started")
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        setattr(WATCH, self._stage, getattr(WATCH, self._stage) + perf_counter() - self._started)
