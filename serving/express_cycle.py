@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from mooring.contract.errors import MooringError
 
-from . import request_ids
 from .body import Body
 from .http_errors import error_event
 from .invocation import Invocation
@@ -62,7 +61,7 @@ class ExpressCycle(Invocation):
     @property
     def id_line(self) -> bytes:
         """The header that names the request in its answer."""
-        return b"x-request-id: %b\r\n" % self.id if self.id else b""
+        return b"" if self.is_ping else b"x-request-id: %b\r\n" % self.id
 
     @property
     def message_event(self) -> "ExpressCycle":
@@ -107,7 +106,6 @@ class ExpressCycle(Invocation):
 
     def fail(self, error: MooringError) -> None:
         """Write the error as the table translates it."""
-        self.id = self.id or request_ids.made()
         self.answer(*self.lane.door.refuse(error, self.name, self.id))
 
     def begin(self, status: int, lines: bytes) -> None:

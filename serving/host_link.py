@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from mooring.handler.resolve import Backend
 
-from . import frames, request_ids
+from . import frames
 from .errors import RemoteError
 from .frames import FrameError, FrameReader, Kind
 from .invocation import Invocation
@@ -99,7 +99,7 @@ class HostLink(asyncio.Protocol):
         in_flight[frame_id] = invocation
         invocation.link = self
         invocation.frame_id = frame_id
-        invocation.id = invocation.id or request_ids.of_frame(self.pid, frame_id)
+        invocation.host_pid = self.pid
         if invocation.file is None:
             transport.write(frames.encode(Kind.INFER, frame_id, number, invocation.meta, invocation.body))
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from . import request_ids
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -26,7 +28,8 @@ class Invocation(ABC):
         "deadline",
         "file",
         "frame_id",
-        "id",
+        "given_id",
+        "host_pid",
         "is_abandoned",
         "link",
         "meta",
@@ -41,7 +44,7 @@ class Invocation(ABC):
         self.meta = meta  # header lines, as `frames.encode_lines` makes them
         self.body = body
         self.file: Path | None = None  # where the body lies if it is too large to keep
-        self.id = b""  # the client's own, or made when it goes to a host
+        self.given_id = b""  # the client's own, or made for a request that reached no host
         self.attempts = 0
         self.started = 0.0  # on the event loop's clock
         self.deadline = 0.0  # on the event loop's clock
@@ -49,7 +52,15 @@ class Invocation(ABC):
         self.resident: Resident | None = None
         self.link: HostLink | None = None  # the host it is inside, and its number there
         self.frame_id = 0
+        self.host_pid = 0  # of the last host it was sent to
         self.preferred: HostLink | None = None  # where the state of its session is
+
+    @property
+    def id(self) -> bytes:
+        """What the request is called in its answer and in the log."""
+        if not self.given_id and not self.host_pid:
+            self.given_id = request_ids.made()
+        return self.given_id or request_ids.of_frame(self.host_pid, self.frame_id)
 
     def abandon(self) -> None:
         """Say that the client is gone. A host that has the request learns of it and may stop."""

@@ -137,7 +137,7 @@ class ExpressLane(HttpToolsProtocol):
         cycle = ExpressCycle(
             self, name or "", meta, declared=self._content_length, keep_alive=keep_alive, is_ping=is_ping
         )
-        cycle.id = self._request_id
+        cycle.given_id = self._request_id
         cycle.started = self._since
         self.cycle = cast("RequestResponseCycle", cycle)
         if self._front is None or self._front.response_complete:

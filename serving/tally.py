@@ -1,7 +1,7 @@
 """What the batches of models took, counted in a host and told to the front door about once a second."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -26,21 +26,18 @@ class Tallies:
         self._models: dict[int, dict[str, Histogram]] = {}
         self._due = 0.0
 
-    def ran(self, number: int, waited: Iterable[float]) -> None:
+    def ran(self, number: int, waited: Collection[float]) -> None:
         """Count a batch by how long its requests had waited, and by what the watch says of it."""
         counted = self._models.get(number)
         if counted is None:
             if not self._models:
                 self._due = time.monotonic() + TELL_S
             counted = self._models[number] = new_histograms()
-        size = 0
-        for seconds in waited:
-            counted[QUEUE].observe(seconds)
-            size += 1
+        counted[QUEUE].observe_all(waited)
         counted["decode"].observe(WATCH.decode)
         counted["predict"].observe(WATCH.predict)
         counted["encode"].observe(WATCH.encode)
-        counted[BATCH].observe(size)
+        counted[BATCH].observe(len(waited))
 
     def seconds_until_due(self, now: float) -> float | None:
         """Return when there is something to tell, None while there is nothing."""
