@@ -11,6 +11,7 @@ from mooring.contract.errors import MooringError
 
 from .http_errors import JSON_LINE, classify, to_response
 from .invocation import Invocation
+from .observer import Observer
 from .sessions import Sessions
 from .settings import Limits
 
@@ -20,8 +21,8 @@ logger = logging.getLogger("mooring.requests")
 LEAST_LOGGED_STATUS = 500
 # In a second: an overload is told by its count.
 MOST_ERRORS_LOGGED = 10
-# Headers that reach a handler: what the platform's contract names, and whatever a client prefixes with x-.
-FORWARDED = frozenset({b"content-type", b"accept"})
+# Headers that reach a handler: what the platform's contract names, traces, and whatever a client prefixes with x-.
+FORWARDED = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate"})
 # Headers that the front door says things with; a client's are dropped.
 OWN_PREFIX = b"x-mooring-"
 INVOKE_PREFIX = b"/models/"
@@ -52,6 +53,7 @@ class Door:
     default_accept: str
     single_model: str | None  # what /invocations means; None in multi-model mode
     sessions: Sessions
+    observer: Observer | None = None
     refused: Counter[tuple[int, str]] = field(default_factory=Counter)  # status and type of error -> how often
     _logged_in: int = 0  # the second in which errors were logged last, and how many were, and were not
     _logged: int = 0
@@ -84,18 +86,6 @@ class Door:
         self._logged += 1
         about = {"model": name, "request_id": request_id.decode("latin-1"), "status": status}
         logger.warning("Answered %d: %s", status, error, extra=about)
-
-    def log_access(self, invocation: Invocation, status: int, size: int | None = None) -> None:
-        """Log an answer, or the head of a streamed one. Only called where that is asked for: it costs microseconds."""
-        seconds = time.monotonic() - invocation.started
-        about = {
-            "model": invocation.name,
-            "request_id": invocation.id.decode("latin-1"),
-            "status": status,
-            "seconds": round(seconds, 6),
-            "bytes": size,
-        }
-        logger.info("%d in %.1f ms", status, seconds * 1e3, extra=about)
 
     @property
     def is_ready(self) -> bool:

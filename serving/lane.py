@@ -223,8 +223,8 @@ class ExpressLane(HttpToolsProtocol):
             cycle.id_line,
             b"" if keep_alive else CLOSE_LINE,
         )
-        if self.door.limits.access_log and not cycle.is_ping:
-            self.door.log_access(cycle, status, len(body))
+        if self.door.observer is not None and not cycle.is_ping:
+            self.door.observer.express(cycle, status, len(body))
         if len(body) > SEPARATE_WRITE_BYTES:
             self.transport.writelines((head, body))
         else:
@@ -234,8 +234,8 @@ class ExpressLane(HttpToolsProtocol):
         """Write the head of an answer whose length nobody knows: chunked, or ended by the connection's end."""
         cycle.is_chunked = self.parser.get_http_version() != "1.0" and b"content-length" not in lines
         cycle.keep_alive = cycle.keep_alive and cycle.is_chunked
-        if self.door.limits.access_log:
-            self.door.log_access(cycle, status)
+        if self.door.observer is not None:
+            self.door.observer.express(cycle, status)
         head = b"%b%b%b%b%b%b\r\n" % (
             STATUS_LINE[status],
             self.door.default_lines(self.server_state.default_headers),

@@ -1,15 +1,13 @@
 """The id of a request: the client's own, or one made here; in the answer, in log lines, and known to the handler."""
 
 import itertools
-import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .settings import Limits
-
-logger = logging.getLogger("mooring.requests")
+if TYPE_CHECKING:
+    from .observer import Observer
 
 HEADER = b"x-request-id"
 # Longer ones are cut: an id is for people to search by.
@@ -34,8 +32,8 @@ def made() -> bytes:
     return b"%d-r%d" % (os.getpid(), next(_numbers))
 
 
-def with_request_ids(app: Application, limits: Limits) -> Application:
-    """Return an application whose requests all have an id, which their answers name, and are logged if asked for."""
+def with_request_ids(app: Application, observer: "Observer | None") -> Application:
+    """Return an application whose requests all have an id, which their answers name, and are told of if asked for."""
 
     async def named(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in UNNAMED_PATHS:
@@ -51,16 +49,10 @@ def with_request_ids(app: Application, limits: Limits) -> Application:
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (HEADER, request_id)]
-                if limits.access_log:
-                    _log(scope, request_id, message["status"], time.monotonic() - started)
+                if observer is not None:
+                    observer.ordinary(scope, request_id, message["status"], time.monotonic() - started)
             await send(message)
 
         await app(scope, receive, send_named)
 
     return named
-
-
-def _log(scope: Message, request_id: bytes, status: int, seconds: float) -> None:
-    method, path = scope["method"], scope["path"]
-    about = {"request_id": request_id.decode("latin-1"), "method": method, "path": path, "status": status}
-    logger.info("%s %s: %d in %.1f ms", method, path, status, seconds * 1e3, extra=about | {"seconds": seconds})

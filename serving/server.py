@@ -25,6 +25,7 @@ from .invocation import Invocation
 from .lane import ExpressLane
 from .lifecycle import State
 from .model_paths import ModelPaths
+from .observer import Observer
 from .on_demand import OnDemand
 from .pool import HostPool
 from .repository import Repository, Unpacker
@@ -110,11 +111,12 @@ class Server(uvicorn.Server):
             default_accept=settings.limits.default_accept,
             single_model=SINGLE_MODEL if settings.mode is Mode.SINGLE else None,
             sessions=Sessions(settings.limits),
+            observer=Observer.open(settings.limits, self._variables),
         )
         self._upkeep = Upkeep(self._catalog, pool, settings.limits)
         self._upkeep.start()
         self.config.loaded_app = with_request_ids(
-            create_app(self._door, self._catalog, paths, self._upkeep), self._door.limits
+            create_app(self._door, self._catalog, paths, self._upkeep), self._door.observer
         )
         await super().startup(sockets)
         self._spawn(self._watch_connections())
@@ -176,6 +178,8 @@ class Server(uvicorn.Server):
         self._upkeep.close()
         self._catalog.close()
         await self._pool.close()
+        if self._door.observer is not None:
+            await asyncio.to_thread(self._door.observer.close)
         self._door.sessions.close_all()
         self._unpacker.close()
         logger.info("Stopped.")
