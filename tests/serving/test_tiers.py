@@ -1,12 +1,13 @@
 """Large ONNX models in their three forms, in a real server; and past the limit of mappings of a process."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from models import layered_model
+from models import layered_model, scale_model
 from onnx import TensorProto, helper, numpy_helper
 from servers import RunningServer, Servers, wait_until
 
@@ -39,6 +40,24 @@ def test_large_model_is_mapped_when_its_form_is_made_and_answers_the_same(
     server.client.delete("/models/m")
     server.load("m", tmp_path / "m")
     assert tier(server, "m") == "mapped"
+
+
+def test_other_models_are_answered_while_a_large_one_loads_in_their_process(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    server = start(start_server, tmp_path)
+    assert server.load("small", scale_model(tmp_path / "small")).status_code == 200
+    folder = layered_model(tmp_path / "large", 40)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(server.load, "large", folder)
+        wait_until(lambda: server.client.get("/models/large").json().get("status") == "loading")
+        answered = 0
+        while not loading.done():
+            assert server.invoke("small", [[1, 2, 3]]).status_code == 200
+            answered += 1
+    assert loading.result().status_code == 200
+    assert answered > 10  # a load of 160 MB that held up the process would have let through one or two
+    assert server.client.get("/models/small").json()["hosts"] == server.client.get("/models/large").json()["hosts"]
 
 
 def test_model_that_is_asked_often_is_prepacked(start_server: Servers, tmp_path: Path) -> None:
