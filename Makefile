@@ -1,4 +1,4 @@
-# make demo · test · check · format · bench (bench-models, bench-training). Each sets itself up in .venv; nothing is installed globally.
+# make demo · test · check · format · bench (bench-serving, bench-models, bench-training). Each sets itself up in .venv; nothing is installed globally.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-models bench-training clean
+.PHONY: help demo test check format bench bench-models bench-serving bench-training clean
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,9 +53,13 @@ format: $(READY)  ## rewrite the code in the house style
 bench: $(READY)  ## the server against a raw in-process loop, interleaved
 	@$(BIN)/python -m benchmarks.serving
 
+bench-serving: $(READY)  ## the server against its peers, each in an environment of its own; needs wrk
+	@$(BIN)/python -m benchmarks.serving_peers
+
 bench-models: $(READY)  ## a thousand models in one server: time, memory, and memory after unloading
 	@$(BIN)/python -m benchmarks.many_models
 	@$(BIN)/python -m benchmarks.eviction
+	@$(BIN)/python -m benchmarks.loading_beside
 
 bench-training: $(READY)  ## train against bare torchrun, and what a checkpoint costs the loop
 	@$(BIN)/python -m benchmarks.training
