@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -155,7 +156,7 @@ PEERS = (
     Peer("FastAPI", (), _uvicorn(f"{APPS}.fastapi_app:app"), "/invocations"),
     Peer("multi-model-server", (), _mms, "/invocations", needs=("java",), path_entries=(f"{sys.prefix}/mms",)),
     Peer("LitServe", ("litserve==0.2.19", *RUNTIME), _litserve, "/invocations"),
-    Peer("BentoML", ("bentoml==1.4.40", *RUNTIME), _bentoml, "/invocations", '{"rows":[[1.0,2.0,3.0]]}'),
+    Peer("BentoML", ("bentoml==1.4.30", *RUNTIME), _bentoml, "/invocations", '{"rows":[[1.0,2.0,3.0]]}'),
     Peer("MLServer", ("mlserver==1.7.1", *RUNTIME), _mlserver, "/v2/models/tiny/infer", TENSORS),
     Peer(
         "TorchServe",
@@ -194,7 +195,24 @@ def main() -> None:
         given.out.write_text(json.dumps({"machine": machine(), "clients": figures}, indent=2) + "\n")
 
 
-def started(peer: Peer, folder: Path, stack: ExitStack) -> tuple[int, Peer] | None:
+@dataclass(frozen=True)
+class Running:
+    """A peer that has answered. Those that are not measured stand still: some spin while they have nothing to do."""
+
+    peer: Peer
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    def ask(self, clients: int, seconds: float) -> dict[str, float]:
+        """Send requests from so many connections; returns requests/s, p50 and p99 in milliseconds, and errors."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+        try:
+            return wrk(self.port, self.peer, clients, seconds)
+        finally:
+            os.killpg(self.process.pid, signal.SIGSTOP)
+
+
+def started(peer: Peer, folder: Path, stack: ExitStack) -> Running | None:
     """Start a peer at the worker count that answers most; None, with the reason printed, if it does not start."""
     missing = [command for command in peer.needs if shutil.which(command) is None]
     if missing:
@@ -204,21 +222,23 @@ def started(peer: Peer, folder: Path, stack: ExitStack) -> tuple[int, Peer] | No
         binaries = peer_environment(peer.name.lower(), *peer.requirements) if peer.requirements else OURS
         tried = {}
         for workers in peer.workers if len(peer.workers) > 1 else ():
-            with running(peer, binaries, workers, folder) as port:
-                tried[workers] = wrk(port, peer, 16, 2.0)["rps"]
+            with running(peer, binaries, workers, folder) as found:
+                found.ask(16, 1.0)
+                tried[workers] = found.ask(16, 2.0)["rps"]
         best = max(tried, key=lambda workers: tried[workers]) if tried else peer.workers[0]
-        port = stack.enter_context(running(peer, binaries, best, folder))
+        found = stack.enter_context(running(peer, binaries, best, folder))
+        found.ask(16, 1.0)
     except (TimeoutError, OSError, subprocess.CalledProcessError) as error:
         print(f"{peer.name}: left out, it did not start: {error}", flush=True)
         return None
     print(f"{peer.name}: {best} worker(s)", flush=True)
-    return port, peer
+    return found
 
 
 @contextmanager
-def running(peer: Peer, binaries: Path, workers: int, folder: Path) -> Iterator[int]:
-    """Run a peer for the length of the block; gives its port once it has answered. Raises `TimeoutError`."""
-    port = free_port()
+def running(peer: Peer, binaries: Path, workers: int, folder: Path) -> Iterator[Running]:
+    """Run a peer for the length of the block, once it has answered. Raises `TimeoutError`."""
+    port = low_port()
     own = Path(tempfile.mkdtemp(dir=folder))
     python_path = os.pathsep.join((str(Path(__file__).parents[1]), *peer.path_entries))
     variables = os.environ | {"PYTHONPATH": python_path, "WORKERS": str(workers), "BENTOML_DO_NOT_TRACK": "1"}
@@ -230,7 +250,7 @@ def running(peer: Peer, binaries: Path, workers: int, folder: Path) -> Iterator[
         )
     try:
         wait_for(port, peer, process, own / "log")
-        yield port
+        yield Running(peer, port, process)
     finally:
         with_grace(process)
 
@@ -240,9 +260,19 @@ def with_grace(process: "subprocess.Popen[bytes]") -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
+            os.killpg(process.pid, signal.SIGCONT)
             process.wait(15)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
+
+
+def low_port() -> int:
+    """Return a port that nobody listens on, below those that the kernel gives out: some take no other."""
+    for port in range(20_000, 32_000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise TimeoutError("no port is free")
 
 
 def wait_for(port: int, peer: Peer, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -274,12 +304,12 @@ def wrk(port: int, peer: Peer, clients: int, seconds: float) -> dict[str, float]
     return found
 
 
-def measured(targets: dict[str, tuple[int, Peer]], clients: int, given: argparse.Namespace) -> dict[str, Any]:
+def measured(targets: dict[str, Running], clients: int, given: argparse.Namespace) -> dict[str, Any]:
     """Return the medians of each peer over rounds in which all take turns."""
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in targets}
     for _ in range(given.rounds):
-        for name, (port, peer) in targets.items():
-            rounds[name].append(wrk(port, peer, clients, given.seconds))
+        for name, target in targets.items():
+            rounds[name].append(target.ask(clients, given.seconds))
     return {
         name: {key: statistics.median(one[key] for one in found) for key in found[0]} for name, found in rounds.items()
     }

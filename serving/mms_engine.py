@@ -201,7 +201,8 @@ class _Run:
         while True:
             heard = signal.sigtimedwait(HEARD, POLL_S)
             code = self._reap()
-            if heard is not None and heard.si_signo != signal.SIGCHLD:
+            # Python gives 0 where the wait was over while this process stood still.
+            if heard is not None and heard.si_signo not in (0, signal.SIGCHLD):
                 logger.info("%s received: stopping multi-model-server.", signal.Signals(heard.si_signo).name)
                 self._stop(code)
                 return 0

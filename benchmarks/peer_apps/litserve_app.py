@@ -18,7 +18,7 @@ class Tiny(litserve.LitAPI):  # type: ignore[misc]
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(os.environ["MODEL"], options, providers=["CPUExecutionProvider"])
 
-    def decode_request(self, request: Any) -> Any:
+    def decode_request(self, request: list[Any]) -> Any:
         """Return a request's rows."""
         return np.asarray(request, np.float32)
 

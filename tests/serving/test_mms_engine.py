@@ -25,7 +25,7 @@ from servers import RunningServer, wait_until
 
 from mooring.contract.errors import SettingError
 from mooring.serving.mms_config import MmsPlan, as_properties, plan
-from mooring.serving.mms_engine import LARGEST_PORT, MissingEngineError, check_address, find_java, find_package
+from mooring.serving.mms_engine import LARGEST_PORT, POLL_S, MissingEngineError, check_address, find_java, find_package
 from mooring.serving.settings import Limits, Mode, ServerSettings
 
 BIN = Path(sys.executable).parent
@@ -298,6 +298,21 @@ def test_multi_model_server_loads_from_nowhere_else(both: Both, base: Path, url:
     answer = server.client.post("/models", json=asked)
     assert answer.status_code in (400, 404)
     assert server.client.get("/models/sneaky").status_code == 404
+
+
+@needs_engine
+@pytest.mark.slow
+def test_engine_goes_on_after_its_process_stood_still(both: Both) -> None:
+    server = both.servers["mms"]
+    process = psutil.Process(server.process.pid)
+    process.suspend()
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.process.wait(2 * POLL_S)  # longer than it waits for signals at a time
+    process.resume()
+    wait_until(lambda: process.status() != psutil.STATUS_STOPPED)
+    for _ in range(3):
+        assert both.invoke("onnx", b"[[1, 2, 3]]").status_code == 200
+    assert server.process.poll() is None
 
 
 @needs_engine
