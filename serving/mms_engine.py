@@ -45,7 +45,7 @@ HOW_TO_INSTALL = "Install it with: pip install 'mooring[mms]'"
 # It compares ports with the largest 16-bit number that has a sign.
 LARGEST_PORT = 32766
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
-# How often it is looked whether the one model failed to load.
+# How often it is looked what has happened.
 POLL_S = 0.2
 # What is left of workers has nothing to finish.
 WORKERS_END_S = 5.0
@@ -199,11 +199,12 @@ class _Run:
 
     def _watch(self) -> int:
         while True:
-            heard = signal.sigtimedwait(HEARD, POLL_S)
+            # Not sigtimedwait: where its time is over while the process stands still, it returns what lay in memory.
+            time.sleep(POLL_S)
+            heard = {signal.sigwait({number}) for number in signal.sigpending() & set(HEARD)}
             code = self._reap()
-            # Python gives 0 where the wait was over while this process stood still.
-            if heard is not None and heard.si_signo not in (0, signal.SIGCHLD):
-                logger.info("%s received: stopping multi-model-server.", signal.Signals(heard.si_signo).name)
+            for number in heard - {signal.SIGCHLD}:
+                logger.info("%s received: stopping multi-model-server.", signal.Signals(number).name)
                 self._stop(code)
                 return 0
             if code is not None:
@@ -257,5 +258,5 @@ def _wait(ended: Callable[[], int | None], seconds: float) -> int | None:
         code = ended()
         if code is not None:
             return code
-        signal.sigtimedwait([signal.SIGCHLD], POLL_S)
+        signal.sigtimedwait([signal.SIGCHLD], POLL_S)  # whatever it returns
     return None
