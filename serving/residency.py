@@ -74,6 +74,7 @@ class ResidencyTable:
     factors: dict[str, float] = field(default_factory=dict)
     used: int = 0  # bytes held or promised
     contents: dict[str, Content] = field(default_factory=dict)
+    departed: Histogram = field(default_factory=Histogram)  # latencies of models that are gone
     _loading: dict[str, ModelRecord] = field(default_factory=dict)
     _next_number: int = 1
 
@@ -154,4 +155,5 @@ class ResidencyTable:
         if self.records.get(record.name) is record:
             self.holds(record, 0)
             self.maps(record, {})
+            self.departed.add(record.latency)
             del self.records[record.name]
