@@ -11,9 +11,9 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import nlargest
 from importlib import resources
 from ipaddress import IPv6Address, ip_address
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -109,20 +109,22 @@ def snapshot(catalog: ModelCatalog, upkeep: Upkeep, find: str = "", state: State
     Counts are since the start and never fall: of two snapshots the difference is what happened between them.
     """
     residents, table = catalog.residents(), catalog.table
-    wanted = find.casefold()
-    found = [
-        resident
-        for resident in residents
-        if wanted in resident.record.name.casefold() and (state is None or resident.record.state is state)
-    ]
+    found = residents
+    if find:
+        wanted = find.casefold()
+        found = [resident for resident in found if wanted in resident.record.name.casefold()]
+    if state is not None:
+        found = [resident for resident in found if resident.record.state is state]
+    busiest = sorted(found, key=attrgetter("record.hits"), reverse=True)[:MOST_MODELS]
+    asked = [resident.record.latency for resident in residents if resident.record.hits]
     return {
         "memory": {"budget": table.budget, "models": table.used, "processes": upkeep.proportional_bytes},
         "states": Counter(resident.record.state.value for resident in residents),
         "inFlight": sum(resident.record.leases for resident in residents),
         "bounds": BOUNDS,
-        "latency": _counts([table.departed, *(resident.record.latency for resident in residents)]),
+        "latency": _counts([table.departed, *asked]),
         "found": len(found),
-        "models": [_row(resident) for resident in nlargest(MOST_MODELS, found, key=lambda one: one.record.hits)],
+        "models": [_row(resident) for resident in busiest],
     }
 
 
