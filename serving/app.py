@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from mooring import __version__
 from mooring.contract.errors import MooringError
 
-from . import inference_protocol, metrics, request_ids
+from . import console, inference_protocol, metrics, request_ids
 from .awaited import invoke, read_small, to_starlette
 from .catalog import ModelCatalog
 from .door import Door
@@ -22,7 +22,7 @@ from .errors import RequestError
 from .http_errors import error_body, protocol_error_body
 from .model_paths import ModelPaths
 from .residency import ModelRecord
-from .resident import Resident
+from .resident import describe_resident
 from .upkeep import Upkeep
 
 PAGE_SIZE = 100
@@ -31,14 +31,17 @@ KINDS = {404: "ResourceNotFoundException", 405: "MethodNotAllowedException", 422
 MOST_BATCH_MB = 100
 
 
-def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep) -> FastAPI:
-    """Return the application for a server's door, its models, and the rule of where models may come from."""
+def create_app(
+    door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep, audience: console.Audience
+) -> FastAPI:
+    """Return the application for a server's door, its models, where they may come from, and who sees the console."""
     app = FastAPI(title="Mooring", version=__version__, description="A multi-model server for SageMaker and beyond.")
     _add_errors(app, door)
     _add_platform(app, door, catalog)
     _add_models(app, door, catalog, paths)
     _add_mms(app, door, catalog)
     inference_protocol.add_routes(app, door, catalog, paths)
+    console.add_routes(app, door, catalog, upkeep, audience)
 
     @app.get("/metrics", summary="Prometheus metrics")
     async def get_metrics() -> Response:
@@ -196,30 +199,6 @@ def _page(records: list[ModelRecord], token: str, limit: int) -> dict[str, Any]:
     if start + limit < len(records):
         page["nextPageToken"] = str(start + limit)
     return page
-
-
-def describe_resident(resident: Resident) -> dict[str, Any]:
-    """Return what an operator may want to know of a model."""
-    record = resident.record
-    return {
-        "modelName": record.name,
-        "modelUrl": record.url,
-        "status": record.state.value,
-        "reason": record.reason,
-        "backend": record.kind,
-        "handler": resident.choice.reason,
-        "isolation": resident.isolation.value,
-        "bytes": record.bytes,
-        "hits": record.hits,
-        "inFlight": record.leases,
-        "deaths": record.deaths,
-        "pinned": record.is_pinned,
-        "tier": resident.metadata.get("tier", ""),
-        "loadSeconds": round(record.load_seconds, 6),
-        "minWorkers": resident.workers,
-        "maxWorkers": resident.workers,
-        "hosts": [link.pid for link in resident.links],
-    }
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -46,6 +46,15 @@ class RequestError(CallerError):
     """The request itself cannot be understood."""
 
 
+class ConsoleRefusedError(CallerError):
+    """Somebody asks for the console whom it does not answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The console is not shown to you: {reason}. MOORING_CONSOLE=anywhere shows it to all who reach the port."
+        )
+
+
 class SessionError(CallerError):
     """A request names a session that is not there."""
 

@@ -9,6 +9,7 @@ from .errors import OverloadedError, RemoteError
 # Class name -> status code and the type string that clients of the earlier servers know. The most specific class wins.
 STATUS: dict[str, tuple[int, str]] = {
     "ModelNotFoundError": (404, "ModelNotFoundException"),
+    "ConsoleRefusedError": (403, "AccessDeniedException"),
     "ModelExistsError": (409, "ConflictStatusException"),
     "ModelPathError": (400, "BadRequestException"),
     "ModelFolderError": (400, "InvalidModelException"),

@@ -79,6 +79,7 @@ class ResidencyTable:
     contents: dict[str, Content] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)  # what became of loads, and how many went
     _numbers: dict[int, ModelRecord] = field(default_factory=dict)
+    departed: Histogram = field(default_factory=Histogram)  # latencies of models that are gone
     _loading: dict[str, ModelRecord] = field(default_factory=dict)
     _next_number: int = 1
 
@@ -159,6 +160,7 @@ class ResidencyTable:
         if self.records.get(record.name) is record:
             self.holds(record, 0)
             self.maps(record, {})
+            self.departed.add(record.latency.total, record.latency.counts)
             del self.records[record.name]
             del self._numbers[record.number]
 

@@ -49,3 +49,27 @@ class Resident:
         if len(links) == 1:
             return links[0]
         return min(links, key=lambda link: len(link.in_flight))
+
+
+def describe_resident(resident: Resident) -> dict[str, Any]:
+    """Return what an operator may want to know of a model."""
+    record = resident.record
+    return {
+        "modelName": record.name,
+        "modelUrl": record.url,
+        "status": record.state.value,
+        "reason": record.reason,
+        "backend": record.kind,
+        "handler": resident.choice.reason,
+        "isolation": resident.isolation.value,
+        "bytes": record.bytes,
+        "hits": record.hits,
+        "inFlight": record.leases,
+        "deaths": record.deaths,
+        "pinned": record.is_pinned,
+        "tier": resident.metadata.get("tier", ""),
+        "loadSeconds": round(record.load_seconds, 6),
+        "minWorkers": resident.workers,
+        "maxWorkers": resident.workers,
+        "hosts": [link.pid for link in resident.links],
+    }

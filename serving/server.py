@@ -20,6 +20,7 @@ from mooring.runner.parentage import adopt_orphans
 
 from .app import create_app
 from .catalog import ModelCatalog
+from .console import Audience
 from .door import Door, Health
 from .invocation import Invocation
 from .lane import ExpressLane
@@ -32,7 +33,7 @@ from .repository import Repository, Unpacker
 from .request_ids import with_request_ids
 from .residency import ResidencyTable
 from .sessions import Sessions
-from .settings import RESERVE_BYTES, SHUTDOWN_DRAIN_S, Mode, ServerSettings
+from .settings import RESERVE_BYTES, SHUTDOWN_DRAIN_S, ConsoleAccess, Mode, ServerSettings
 from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
@@ -115,13 +116,16 @@ class Server(uvicorn.Server):
         )
         self._upkeep = Upkeep(self._catalog, pool, settings.limits)
         self._upkeep.start()
+        audience = Audience(settings.console, settings.host)
         self.config.loaded_app = with_request_ids(
-            create_app(self._door, self._catalog, paths, self._upkeep), self._door.observer
+            create_app(self._door, self._catalog, paths, self._upkeep, audience), self._door.observer
         )
         await super().startup(sockets)
         self._spawn(self._watch_connections())
         logger.info("Settings: %s", settings.described())
         logger.info("Listening on %s:%d (%s).", settings.host, settings.port, settings.mode.value)
+        if settings.console is not ConsoleAccess.OFF:
+            logger.info("The console is at /console (%s).", settings.console.value)
         if settings.mode is Mode.SINGLE:
             self._spawn(self._load_single())
 

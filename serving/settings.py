@@ -31,6 +31,18 @@ class Mode(Enum):
     REPOSITORY = "repository"  # all that lies in a folder, loaded on first request
 
 
+class ConsoleAccess(Enum):
+    """Whom the console answers."""
+
+    OFF = "off"
+    LOCAL = "local"  # clients on this machine
+    ANYWHERE = "anywhere"
+
+
+# Local where somebody serves on a machine of theirs, off where the platform started the server.
+CONSOLE_AUTO = "auto"
+
+
 @dataclass(frozen=True)
 class Setting:
     """One thing the server can be told. `aliases` are earlier names, each with what turns its unit into ours."""
@@ -109,6 +121,7 @@ class Limits:
     enable_stateful_sessions: bool = False
     session_seconds: float = 1200.0
     sessions_path: str = "/dev/shm/mooring-sessions"  # noqa: S108 - made for this user alone
+    console: str = CONSOLE_AUTO
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -200,6 +213,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("session_seconds", float, "how long a session lives", {"SAGEMAKER_SESSIONS_EXPIRATION": 1}),
     Setting("sessions_path", str, "where sessions keep their folders", {"SAGEMAKER_SESSIONS_PATH": 1}),
+    Setting(
+        "console",
+        str,
+        "who sees /console: off, local (clients on this machine), anywhere; auto: local with --model or --repository, "
+        "else off",
+        {},
+    ),
 )
 
 
@@ -212,11 +232,19 @@ class ServerSettings:
     host: str = "0.0.0.0"  # noqa: S104 - the platform's probes come from outside the container
     eviction: Eviction = Eviction.PLATFORM
     limits: Limits = Limits()
+    is_platform: bool = True  # whether nothing but the platform's contract said what to serve
 
     @property
     def port(self) -> int:
         """The port to listen on."""
         return self.limits.port
+
+    @property
+    def console(self) -> ConsoleAccess:
+        """Whom the console answers."""
+        if self.limits.console == CONSOLE_AUTO:
+            return ConsoleAccess.OFF if self.is_platform else ConsoleAccess.LOCAL
+        return ConsoleAccess(self.limits.console)
 
     def described(self) -> str:
         """Return every setting with its value, one line, for the log."""
@@ -241,6 +269,8 @@ def limits(variables: Mapping[str, str], options: Mapping[str, str] | None = Non
         raise SettingError("MOORING_OVERLOAD_STATUS", str(made.overload_status), "503 or 429")
     if made.log_format not in FORMATS:
         raise SettingError("MOORING_LOG_FORMAT", made.log_format, " or ".join(FORMATS))
+    if made.console not in (CONSOLE_AUTO, *(access.value for access in ConsoleAccess)):
+        raise SettingError("MOORING_CONSOLE", made.console, "auto, off, local or anywhere")
     for name in ("response_seconds", "load_seconds", "queue_length", "max_body_bytes", "workers"):
         if not getattr(made, name):
             raise SettingError(f"MOORING_{name.upper()}", "0", "more than 0")

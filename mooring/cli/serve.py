@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not local.exists():
             raise SettingError("--model" if arguments.model else "--repository", str(local), "a path that exists")
         settings = replace(settings, mode=Mode.SINGLE if arguments.model else Mode.REPOSITORY, root=local.resolve())
-        settings = replace(settings, host="127.0.0.1")
+        settings = replace(settings, host="127.0.0.1", is_platform=False)
     if arguments.repository is not None and arguments.evict != "never":
         settings = replace(settings, eviction=Eviction(arguments.evict))
     settings = replace(settings, host=arguments.host or settings.host)

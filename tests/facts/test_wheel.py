@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("mooring/serving/server.py", "mooring/training/__init__.py", "mooring/py.typed")
+PLACES = (
+    "mooring/serving/server.py",
+    "mooring/serving/console.html",
+    "mooring/training/__init__.py",
+    "mooring/py.typed",
+)
 
 pytestmark = pytest.mark.slow
 
