@@ -7,6 +7,7 @@ another model. A host ends when the front door does: its life pipe then reads en
 import logging
 import os
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -26,6 +27,7 @@ from .batcher import slices
 from .frames import Frame, FrameReader, Kind
 from .host_loader import Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
+from .running import RunningPage
 from .streams import Stream
 
 logger = logging.getLogger("mooring.serving.host")
@@ -60,14 +62,17 @@ def run(listener: socket.socket, life: int, terms: HostTerms) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     sys.setswitchinterval(SWITCH_S)
     oom.prefer_this_process()
+    os.setpgid(0, 0)  # what the model's code starts ends with this process
     threading.Thread(target=_end_with_front, args=(life,), daemon=True, name="life").start()
     with Host(listener, terms) as host:
+        os.register_at_fork(after_in_child=host.become_copy)
         host.serve()
     return 0
 
 
 def _end_with_front(life: int) -> None:
     os.read(life, 1)  # blocks until the front door, which alone holds the other end, is gone
+    os.killpg(0, signal.SIGTERM)
     os._exit(0)
 
 
@@ -86,6 +91,8 @@ class Host:
         self._streams: dict[tuple[socket.socket, int], Stream] = {}  # by the connection and id of their frames
         self._advancing: Stream | None = None
         self._loader = Loader(terms)
+        self._page = RunningPage.beside(listener.getsockname())
+        self._is_copy = False
         self._seen_a_front = False
 
     def __enter__(self) -> Self:
@@ -106,6 +113,17 @@ class Host:
                 self._run_queue(number)
             if self._streams:
                 self._advance_streams()
+
+    def become_copy(self) -> None:
+        """Let go of what belongs to the host, in a process that a model's code has forked from it.
+
+        Otherwise it would take frames that are meant for the host, and keep its connections open after its death.
+        """
+        self._is_copy = True
+        self._selector.close()
+        self._loader.close()
+        for connection in (self._listener, *self._readers):
+            connection.close()
 
     # --- arrivals ---------------------------------------------------------------------------------------------------
 
@@ -242,6 +260,7 @@ class Host:
 
     def _run_batch(self, model: Loaded, batch: Sequence[Waiting]) -> None:
         self._running = batch
+        self._page.note([waiting.frame.id for waiting in batch])
         requests = [
             InferenceRequest(
                 waiting.frame.body,
@@ -256,6 +275,9 @@ class Host:
         except Exception as error:  # user code may raise anything; each request learns of it
             logger.exception("A handler raised instead of answering.")
             answers = [error] * len(batch)
+        if self._is_copy:
+            os._exit(0)  # the handler forked and came back twice; the other one answers
+        self._page.clear()
         replies: dict[socket.socket, list[bytes]] = {}
         for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, InferenceResponse) and answer.chunks is not None:
@@ -285,7 +307,9 @@ class Host:
 
     def _advance(self, key: tuple[socket.socket, int], stream: Stream) -> None:
         self._advancing = stream
+        self._page.note([stream.frame_id])
         goes_on = stream.advance()
+        self._page.clear()
         self._advancing = None
         if goes_on and stream.frame_id in self._cancelled:
             stream.cancel()

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mooring.contract.resources import usable_cpus
 from mooring.handler.resolve import Backend
+from mooring.runner.parentage import end_group
 
+from . import running
 from .devices import Devices
 from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
@@ -33,13 +35,17 @@ MOST_MAPPINGS = 32_000
 
 @dataclass(frozen=True)
 class HostDeath:
-    """A host that ended unasked, with the requests that were inside, and those that came too late to be sent."""
+    """A host that ended unasked, with the requests that were inside, and those that came too late to be sent.
+
+    Of those inside, `running` are the ones that it worked on, by the ids of their frames; empty if that is not known.
+    """
 
     link: HostLink
     how: str
     was_killed: bool  # by the kernel, as `HostPool.was_killed` says
     inside: tuple[Invocation, ...]
     unsent: tuple[Invocation, ...]
+    running: frozenset[int]
 
 
 class HostPool:
@@ -60,6 +66,7 @@ class HostPool:
         self._threads = threads
         self.devices = devices
         self._links: dict[int, HostLink] = {}
+        self._addresses: dict[int, Path] = {}
         self._hosts_started = 0
         self._placing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,6 +170,7 @@ class HostPool:
         address = self._folder / f"host-{self._hosts_started}"
 
         def born(pid: int) -> HostLink:
+            self._addresses[pid] = address
             self._links[pid] = HostLink(pid, plan, self.settle, self._on_lost, buffer_streams=self._buffer_streams)
             return self._links[pid]
 
@@ -200,6 +208,7 @@ class HostPool:
         if not link.exit_status.done():
             link.kill()  # it hung up but lives: nothing of it can be trusted
         self._links.pop(link.pid, None)
+        suspects = running.take(self._addresses.pop(link.pid))
         if self._is_closing:
             return
         inside = tuple(link.in_flight.values())
@@ -209,7 +218,7 @@ class HostPool:
         how = link.ending or _in_words(link.exit_status)
         if not link.ending:
             logger.error("Host %d %s with %d requests inside.", link.pid, how, len(inside))
-        self.on_death(HostDeath(link, how, was_killed, inside, unsent))
+        self.on_death(HostDeath(link, how, was_killed, inside, unsent, suspects))
 
     def _on_exit(self, pid: int, status: int) -> None:
         link = self._links.get(pid)
@@ -225,6 +234,8 @@ class HostPool:
                 return
             if pid == 0:
                 return
+            if pid in self._links:
+                end_group(pid)
             self._on_exit(pid, status)
 
     async def close(self) -> None:

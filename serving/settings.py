@@ -96,6 +96,7 @@ class Limits:
     body_bytes_per_second: int = 1024  # once a body has taken longer than header_seconds
     header_bytes: int = 64 * 1024
     header_count: int = 128
+    chunk_count: int = 100_000
     buffer_streams: bool = False
     idle_seconds: float = 0.0
     recycle_requests: int = 0
@@ -175,6 +176,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("body_bytes_per_second", int, "slower bodies are given up", {}),
     Setting("header_bytes", int, "the largest head of a request", {}),
     Setting("header_count", int, "the most headers of a request", {}),
+    Setting("chunk_count", int, "the most chunks of a request's body", {}),
     Setting("buffer_streams", bool, "answer whole, with a Content-Length, what handlers stream: async endpoints", {}),
     Setting("idle_seconds", float, "unload a model that had no request for so long, with --repository; 0 never", {}),
     Setting("recycle_requests", int, "replace a process after so many requests; 0 never", {}),

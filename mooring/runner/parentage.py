@@ -28,6 +28,15 @@ def die_with(parent: int) -> None:
         os._exit(1)  # it died before it could be asked for
 
 
+def end_group(leader: int) -> None:
+    """End what a leader of a process group, which has just ended itself, leaves behind.
+
+    Asked, not killed: Python's own resource tracker does not listen, removes shared memory, and then ends.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGTERM)
+
+
 def kill_children() -> None:
     """Kill the children of this thread; what they leave behind becomes ours, and is killed the next time."""
     for pid in CHILDREN.read_text(encoding="ascii").split():
