@@ -8,13 +8,15 @@ import contextlib
 from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.params import Depends as Dependency
 from starlette.exceptions import HTTPException
 
 from mooring import __version__
 from mooring.contract.errors import MooringError
 
 from . import inference_protocol, metrics
+from .admission import Admission
 from .awaited import invoke, read_small, to_starlette
 from .catalog import ModelCatalog
 from .door import Door
@@ -31,14 +33,17 @@ KINDS = {404: "ResourceNotFoundException", 405: "MethodNotAllowedException", 422
 MOST_BATCH_MB = 100
 
 
-def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep) -> FastAPI:
-    """Return the application for a server's door, its models, and the rule of where models may come from."""
+def create_app(
+    door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep, admission: Admission
+) -> FastAPI:
+    """Return the application for a server's door, its models, and the rules of where they may come from, by whom."""
+    admin = Depends(admission.check)
     app = FastAPI(title="Mooring", version=__version__, description="A multi-model server for SageMaker and beyond.")
     _add_errors(app)
     _add_platform(app, door, catalog)
-    _add_models(app, door, catalog, paths)
-    _add_mms(app, door, catalog)
-    inference_protocol.add_routes(app, door, catalog, paths)
+    _add_models(app, door, catalog, paths, admin)
+    _add_mms(app, door, catalog, admin)
+    inference_protocol.add_routes(app, door, catalog, paths, admin)
 
     @app.get("/metrics", summary="Prometheus metrics")
     async def get_metrics() -> Response:
@@ -90,12 +95,12 @@ def _add_platform(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
         return {"MaxConcurrentTransforms": concurrency, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": payload}
 
 
-def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths) -> None:
+def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency) -> None:
     @app.post("/models/{name}/invoke", summary="Invoke a model")
     async def invoke_model(name: str, request: Request) -> Response:
         return await invoke(door, name, request)
 
-    @app.post("/models", summary='Load a model: {"model_name": …, "url": …}')
+    @app.post("/models", summary='Load a model: {"model_name": …, "url": …}', dependencies=[admin])
     async def load(request: Request) -> Response:
         fields = await _load_request(request, door)
         name, url = fields["model_name"], fields["url"]
@@ -118,20 +123,20 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPat
     async def describe(name: str) -> dict[str, Any]:
         return describe_resident(catalog.describe(name))
 
-    @app.delete("/models/{name}", summary="Unload a model; answers when its memory is back")
+    @app.delete("/models/{name}", summary="Unload a model; answers when its memory is back", dependencies=[admin])
     async def unload(name: str) -> dict[str, Any]:
         await catalog.unload(name)
         return {"status": f'Model "{name}" unregistered'}
 
 
-def _add_mms(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
+def _add_mms(app: FastAPI, door: Door, catalog: ModelCatalog, admin: Dependency) -> None:
     """What multi-model-server answers beside the platform's contract."""
 
     @app.post("/predictions/{name}", summary="Invoke a model, as multi-model-server spells it")
     async def predictions(name: str, request: Request) -> Response:
         return await invoke(door, name, request)
 
-    @app.put("/models/{name}", summary="Give a model more or fewer workers, or pin it")
+    @app.put("/models/{name}", summary="Give a model more or fewer workers, or pin it", dependencies=[admin])
     async def scale(
         name: str,
         min_worker: Annotated[int | None, Query(ge=1)] = None,

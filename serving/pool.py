@@ -18,7 +18,7 @@ from . import running
 from .devices import Devices
 from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
-from .settings import Limits
+from .settings import ADMIN_TOKEN, Limits
 from .zygote_link import ZygoteLink
 
 logger = logging.getLogger(__name__)
@@ -258,6 +258,8 @@ class HostPool:
 
 def make_pool(variables: Mapping[str, str], limits: Limits) -> HostPool:
     """Return a pool sized for this machine: a shared host per two cores, which split the cores as threads."""
+    # A model's code may read its variables, and is not to load other models by them.
+    variables = {name: value for name, value in variables.items() if name != ADMIN_TOKEN}
     cpus = usable_cpus()
     devices = Devices.visible(variables)
     # Each process pays for a CUDA context of its own, so there is one shared host per GPU.

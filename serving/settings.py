@@ -5,7 +5,7 @@ A command-line option beats variables; of several variables for one thing the fi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from .eviction import Eviction
 RESERVE_BYTES = 384 * MIB
 # The platform kills 30 s after SIGTERM.
 SHUTDOWN_DRAIN_S = 25
+# For the front door alone.
+ADMIN_TOKEN = "MOORING_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 
 
 class Mode(Enum):
@@ -38,6 +40,7 @@ class Setting:
     kind: type
     meaning: str
     aliases: Mapping[str, float]
+    is_secret: bool = False
 
     @property
     def variable(self) -> str:
@@ -54,6 +57,10 @@ class Setting:
         if self.field.endswith("_bytes"):
             return "a number of bytes, or with K, M or G, such as 512M"
         return "a whole number" if self.kind is int else "a number of seconds"
+
+    def shown(self, value: Any) -> str:
+        """Return a value as the log may say it."""
+        return "***" if self.is_secret and value else str(value)
 
     def parse(self, name: str, text: str) -> Any:
         """Read a value. Raises `SettingError` naming the variable or option, and what it should be."""
@@ -107,6 +114,7 @@ class Limits:
     enable_stateful_sessions: bool = False
     session_seconds: float = 1200.0
     sessions_path: str = "/dev/shm/mooring-sessions"  # noqa: S108 - made for this user alone
+    admin_token: str = ""
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -197,6 +205,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("session_seconds", float, "how long a session lives", {"SAGEMAKER_SESSIONS_EXPIRATION": 1}),
     Setting("sessions_path", str, "where sessions keep their folders", {"SAGEMAKER_SESSIONS_PATH": 1}),
+    Setting("admin_token", str, "what loads and unloads from other machines have to bring", {}, is_secret=True),
 )
 
 
@@ -217,7 +226,7 @@ class ServerSettings:
 
     def described(self) -> str:
         """Return every setting with its value, one line, for the log."""
-        shown = " ".join(f"{item.name}={getattr(self.limits, item.name)}" for item in fields(self.limits))
+        shown = " ".join(f"{item.field}={item.shown(getattr(self.limits, item.field))}" for item in SETTINGS)
         return f"mode={self.mode.value} root={self.root} host={self.host} evict={self.eviction.value} {shown}"
 
 

@@ -31,7 +31,7 @@ from mooring.serving.socket_binding import bind
 given = json.loads(sys.argv[1])
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 settings = ServerSettings(
-    mode=Mode(given["mode"]), root=Path(given["root"]), host="127.0.0.1",
+    mode=Mode(given["mode"]), root=Path(given["root"]), host=given["host"],
     eviction=Eviction(given["eviction"]), limits=Limits(**given["limits"]),
 )
 listener = bind(settings.host, settings.port)
@@ -140,6 +140,7 @@ class Servers:
         *,
         eviction: str = "platform",
         budget: int = 0,
+        host: str = "127.0.0.1",
         healthy: bool = True,
         variables: dict[str, str] | None = None,
         command: Sequence[str] = (),
@@ -151,6 +152,7 @@ class Servers:
             "mode": mode,
             "root": str(root),
             "eviction": eviction,
+            "host": host,
             "limits": {"port": port, "budget_bytes": budget} | limits,
         }
         with log.open("w") as output:
