@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from .errors import AdminRefusedError, AdminTokenError
 
-SCHEME = "bearer "
+SCHEME = "bearer"
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Admission:
         if request.client is None or is_loopback(request.client.host):
             return
         if self.token:
-            given = request.headers.get("authorization", "")
-            is_token = given[: len(SCHEME)].lower() == SCHEME
-            if not is_token or not hmac.compare_digest(given[len(SCHEME) :].strip().encode(), self.token.encode()):
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            is_token = hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())
+            if scheme.lower() != SCHEME or not is_token:
                 raise AdminTokenError
         elif not self.is_open:
             raise AdminRefusedError

@@ -310,8 +310,12 @@ class ExpressLane(HttpToolsProtocol):
             self._say_refusal()
 
     def _say_refusal(self) -> None:
+        """Say it, then drop what the client still sends, as above."""
         self.transport.write(self._refusal or b"")
-        self.transport.close()
+        self.transport.write_eof()
+        self._lingering = True
+        self._since = self.loop.time()
+        self.flow.resume_reading()
 
     # --- watching ---------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ A command-line option beats variables; of several variables for one thing the fi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class Limits:
     enable_stateful_sessions: bool = False
     session_seconds: float = 1200.0
     sessions_path: str = "/dev/shm/mooring-sessions"  # noqa: S108 - made for this user alone
-    admin_token: str = ""
+    admin_token: str = field(default="", repr=False)
 
 
 SETTINGS: tuple[Setting, ...] = (
