@@ -21,6 +21,7 @@ from typing import Self
 from mooring.contract.errors import MooringError
 from mooring.handler.errors import CancelledRequestError
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
+from mooring.runner.parentage import die_with_writer
 
 from . import frames, oom
 from .batcher import slices
@@ -63,6 +64,7 @@ def run(listener: socket.socket, life: int, terms: HostTerms) -> int:
     sys.setswitchinterval(SWITCH_S)
     oom.prefer_this_process()
     os.setpgid(0, 0)  # what the model's code starts ends with this process
+    die_with_writer(life)
     threading.Thread(target=_end_with_front, args=(life,), daemon=True, name="life").start()
     with Host(listener, terms) as host:
         os.register_at_fork(after_in_child=host.become_copy)
@@ -72,8 +74,7 @@ def run(listener: socket.socket, life: int, terms: HostTerms) -> int:
 
 def _end_with_front(life: int) -> None:
     os.read(life, 1)  # blocks until the front door, which alone holds the other end, is gone
-    os.killpg(0, signal.SIGTERM)
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)
 
 
 class Host:
