@@ -11,11 +11,12 @@ import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.params import Depends as Dependency
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
 from mooring import __version__
 from mooring.contract.errors import MooringError
 
-from . import inference_protocol, metrics
+from . import inference_protocol, metrics, openapi
 from .admission import Admission
 from .awaited import invoke, read_small, to_starlette
 from .catalog import ModelCatalog
@@ -38,14 +39,19 @@ def create_app(
 ) -> FastAPI:
     """Return the application for a server's door, its models, and the rules of where they may come from, by whom."""
     admin = Depends(admission.check)
-    app = FastAPI(title="Mooring", version=__version__, description="A multi-model server for SageMaker and beyond.")
+    app = FastAPI(
+        title="Mooring",
+        version=__version__,
+        description="A multi-model server for SageMaker and beyond.",
+        responses=openapi.ERRORS,
+    )
     _add_errors(app)
     _add_platform(app, door, catalog)
     _add_models(app, door, catalog, paths, admin)
     _add_mms(app, door, catalog, admin)
     inference_protocol.add_routes(app, door, catalog, paths, admin)
 
-    @app.get("/metrics", summary="Prometheus metrics")
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
         return Response(metrics.render(catalog, upkeep), media_type=metrics.CONTENT_TYPE)
 
@@ -76,7 +82,9 @@ def _add_platform(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
     async def ping() -> Response:
         return to_starlette(*door.ping_answer())
 
-    @app.post("/invocations", summary="Invoke the one model of a single-model server")
+    @app.post(
+        "/invocations", summary="Invoke the one model of a single-model server", openapi_extra=openapi.ANY_BODY
+    )
     async def invocations(request: Request) -> Response:
         if door.single_model is None:
             raise RequestError(
@@ -96,11 +104,11 @@ def _add_platform(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
 
 
 def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency) -> None:
-    @app.post("/models/{name}/invoke", summary="Invoke a model")
+    @app.post("/models/{name}/invoke", summary="Invoke a model", openapi_extra=openapi.ANY_BODY)
     async def invoke_model(name: str, request: Request) -> Response:
         return await invoke(door, name, request)
 
-    @app.post("/models", summary='Load a model: {"model_name": …, "url": …}', dependencies=[admin])
+    @app.post("/models", summary='Load a model: {"model_name": …, "url": …}', dependencies=[admin], openapi_extra=openapi.LOAD)
     async def load(request: Request) -> Response:
         fields = await _load_request(request, door)
         name, url = fields["model_name"], fields["url"]
@@ -132,7 +140,11 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPat
 def _add_mms(app: FastAPI, door: Door, catalog: ModelCatalog, admin: Dependency) -> None:
     """What multi-model-server answers beside the platform's contract."""
 
-    @app.post("/predictions/{name}", summary="Invoke a model, as multi-model-server spells it")
+    @app.post(
+        "/predictions/{name}",
+        summary="Invoke a model, as multi-model-server spells it",
+        openapi_extra=openapi.ANY_BODY,
+    )
     async def predictions(name: str, request: Request) -> Response:
         return await invoke(door, name, request)
 

@@ -13,6 +13,7 @@ from fastapi.params import Depends as Dependency
 from mooring import __version__
 from mooring.handler.media_types import OPEN_INFERENCE
 
+from . import openapi
 from .awaited import invoke, read_small
 from .catalog import ModelCatalog
 from .door import Door
@@ -74,7 +75,7 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
         told = {key: resident.metadata.get(key, default) for key, default in known.items()}
         return {"name": name, "versions": [VERSION], **told}
 
-    @app.post("/v2/models/{name}/infer", summary="Invoke a model with named tensors")
+    @app.post("/v2/models/{name}/infer", summary="Invoke a model with named tensors", openapi_extra=openapi.TENSORS)
     @app.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
     async def infer(name: str, request: Request, version: str = VERSION) -> Response:
         _check_version(name, version)
@@ -91,7 +92,11 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
 def _add_repository(
     app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency
 ) -> None:
-    @app.post("/v2/repository/index", summary="The models there are, and what state they are in")
+    @app.post(
+        "/v2/repository/index",
+        summary="The models there are, and what state they are in",
+        openapi_extra=openapi.INDEX,
+    )
     async def index(request: Request) -> Response:
         wanted = await _object(request, door)
         rows = [

@@ -50,7 +50,7 @@ def guarded(start_server: Servers, root: Path) -> RunningServer:
 
 
 def stranger(server: RunningServer, token: str = "") -> httpx.Client:
-    headers = {"authorization": token.encode()} if token else {}
+    headers = {b"authorization": token.encode()} if token else {}
     return httpx.Client(base_url=f"http://{own_address()}:{server.port}", timeout=30, headers=headers)
 
 
