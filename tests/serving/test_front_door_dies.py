@@ -89,6 +89,7 @@ def test_killed_front_door_under_load_leaves_nothing_running(server: RunningServ
     assert set(statuses) == {200}
 
 
+@pytest.mark.slow
 def test_every_process_behind_the_front_door_may_be_killed_at_once(server: RunningServer) -> None:
     before = server.family()
     with asking(server) as statuses:
