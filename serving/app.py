@@ -34,9 +34,7 @@ KINDS = {404: "ResourceNotFoundException", 405: "MethodNotAllowedException", 422
 MOST_BATCH_MB = 100
 
 
-def create_app(
-    door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep, admission: Admission
-) -> FastAPI:
+def create_app(door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep, admission: Admission) -> FastAPI:
     """Return the application for a server's door, its models, and the rules of where they may come from, by whom."""
     admin = Depends(admission.check)
     app = FastAPI(
@@ -82,9 +80,7 @@ def _add_platform(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
     async def ping() -> Response:
         return to_starlette(*door.ping_answer())
 
-    @app.post(
-        "/invocations", summary="Invoke the one model of a single-model server", openapi_extra=openapi.ANY_BODY
-    )
+    @app.post("/invocations", summary="Invoke the one model of a single-model server", openapi_extra=openapi.ANY_BODY)
     async def invocations(request: Request) -> Response:
         if door.single_model is None:
             raise RequestError(
@@ -108,7 +104,12 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPat
     async def invoke_model(name: str, request: Request) -> Response:
         return await invoke(door, name, request)
 
-    @app.post("/models", summary='Load a model: {"model_name": …, "url": …}', dependencies=[admin], openapi_extra=openapi.LOAD)
+    @app.post(
+        "/models",
+        summary='Load a model: {"model_name": …, "url": …}',
+        dependencies=[admin],
+        openapi_extra=openapi.LOAD,
+    )
     async def load(request: Request) -> Response:
         fields = await _load_request(request, door)
         name, url = fields["model_name"], fields["url"]

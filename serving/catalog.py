@@ -108,7 +108,8 @@ class ModelCatalog:
         """Load the model folder at `path` and return when it answers.
 
         Raises `ModelExistsError` if it is there (a load under way is waited for first), `InsufficientMemoryError`,
-        `ModelFilesError`, `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was unloaded meanwhile,
+        `ModelFilesError`, `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was
+        unloaded meanwhile,
         and whatever the load itself fails with.
         """
         await self._refuse_another(name)

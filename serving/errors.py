@@ -69,8 +69,8 @@ class AdminRefusedError(CallerError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Models are loaded and unloaded from the server's own machine only, unless MOORING_ADMIN_TOKEN is set there "
-            "and sent with the request."
+            "Models are loaded and unloaded from the server's own machine only, unless MOORING_ADMIN_TOKEN is set "
+            "there and sent with the request."
         )
 
 

@@ -89,9 +89,7 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
         return await invoke(door, name, request, door.request_lines(labelled, ours))
 
 
-def _add_repository(
-    app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency
-) -> None:
+def _add_repository(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency) -> None:
     @app.post(
         "/v2/repository/index",
         summary="The models there are, and what state they are in",

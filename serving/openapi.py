@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what FastAPI reads from signatures: bodies that are read by hand, and errors."""
+"""What the OpenAPI document says beyond what FastAPI reads from signatures: bodies read by hand, and errors."""
 
 from typing import Any
 
