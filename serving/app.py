@@ -8,13 +8,16 @@ import contextlib
 from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.params import Depends as Dependency
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
 from mooring import __version__
 from mooring.contract.errors import MooringError
 
-from . import console, inference_protocol, metrics, request_ids
+from . import console, inference_protocol, metrics, openapi, request_ids
+from .admission import Admission
 from .awaited import invoke, read_small, to_starlette
 from .catalog import ModelCatalog
 from .door import Door
@@ -32,18 +35,29 @@ MOST_BATCH_MB = 100
 
 
 def create_app(
-    door: Door, catalog: ModelCatalog, paths: ModelPaths, upkeep: Upkeep, audience: console.Audience
+    door: Door,
+    catalog: ModelCatalog,
+    paths: ModelPaths,
+    upkeep: Upkeep,
+    admission: Admission,
+    audience: console.Audience,
 ) -> FastAPI:
-    """Return the application for a server's door, its models, where they may come from, and who sees the console."""
-    app = FastAPI(title="Mooring", version=__version__, description="A multi-model server for SageMaker and beyond.")
+    """Return the application for a server's door, its models, where they may come from, and who may do and see what."""
+    admin = Depends(admission.check)
+    app = FastAPI(
+        title="Mooring",
+        version=__version__,
+        description="A multi-model server for SageMaker and beyond.",
+        responses=openapi.ERRORS,
+    )
     _add_errors(app, door)
     _add_platform(app, door, catalog)
-    _add_models(app, door, catalog, paths)
-    _add_mms(app, door, catalog)
-    inference_protocol.add_routes(app, door, catalog, paths)
+    _add_models(app, door, catalog, paths, admin)
+    _add_mms(app, door, catalog, admin)
+    inference_protocol.add_routes(app, door, catalog, paths, admin)
     console.add_routes(app, door, catalog, upkeep, audience)
 
-    @app.get("/metrics", summary="Prometheus metrics")
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
         return Response(metrics.render(door, catalog, upkeep), media_type=metrics.CONTENT_TYPE)
 
@@ -75,7 +89,7 @@ def _add_platform(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
     async def ping() -> Response:
         return to_starlette(*door.ping_answer())
 
-    @app.post("/invocations", summary="Invoke the one model of a single-model server")
+    @app.post("/invocations", summary="Invoke the one model of a single-model server", openapi_extra=openapi.ANY_BODY)
     async def invocations(request: Request) -> Response:
         if door.single_model is None:
             raise RequestError(
@@ -94,12 +108,14 @@ def _add_platform(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
         return {"MaxConcurrentTransforms": concurrency, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": payload}
 
 
-def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths) -> None:
-    @app.post("/models/{name}/invoke", summary="Invoke a model")
+def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency) -> None:
+    @app.post("/models/{name}/invoke", summary="Invoke a model", openapi_extra=openapi.ANY_BODY)
     async def invoke_model(name: str, request: Request) -> Response:
         return await invoke(door, name, request)
 
-    @app.post("/models", summary='Load a model: {"model_name": …, "url": …}')
+    @app.post(
+        "/models", summary='Load a model: {"model_name": …, "url": …}', dependencies=[admin], openapi_extra=openapi.LOAD
+    )
     async def load(request: Request) -> Response:
         fields = await _load_request(request, door)
         name, url = fields["model_name"], fields["url"]
@@ -122,20 +138,24 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPat
     async def describe(name: str) -> dict[str, Any]:
         return describe_resident(catalog.describe(name))
 
-    @app.delete("/models/{name}", summary="Unload a model; answers when its memory is back")
+    @app.delete("/models/{name}", summary="Unload a model; answers when its memory is back", dependencies=[admin])
     async def unload(name: str) -> dict[str, Any]:
         await catalog.unload(name)
         return {"status": f'Model "{name}" unregistered'}
 
 
-def _add_mms(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
+def _add_mms(app: FastAPI, door: Door, catalog: ModelCatalog, admin: Dependency) -> None:
     """What multi-model-server answers beside the platform's contract."""
 
-    @app.post("/predictions/{name}", summary="Invoke a model, as multi-model-server spells it")
+    @app.post(
+        "/predictions/{name}",
+        summary="Invoke a model, as multi-model-server spells it",
+        openapi_extra=openapi.ANY_BODY,
+    )
     async def predictions(name: str, request: Request) -> Response:
         return await invoke(door, name, request)
 
-    @app.put("/models/{name}", summary="Give a model more or fewer workers, or pin it")
+    @app.put("/models/{name}", summary="Give a model more or fewer workers, or pin it", dependencies=[admin])
     async def scale(
         name: str,
         min_worker: Annotated[int | None, Query(ge=1)] = None,

@@ -13,6 +13,11 @@ class BodyOnly:
         self.lane = lane
         self.is_complete = False
 
+    def on_chunk_header(self) -> None:
+        """Pass on that a chunk begins."""
+        if not self.is_complete:
+            self.lane.on_chunk_header()
+
     def on_body(self, body: bytes) -> None:
         """Pass on a piece of the body."""
         if not self.is_complete:

@@ -13,7 +13,7 @@ from mooring.handler.errors import LoadCancelledError
 from mooring.handler.resolve import HandlerChoice, Isolation
 
 from .dispatch import Dispatch
-from .errors import ModelExistsError, ModelNotFoundError
+from .errors import ModelExistsError, ModelFilesError, ModelNotFoundError
 from .host_link import HostLink
 from .lifecycle import State
 from .placement import LOAD_FAILURES, Placement
@@ -115,11 +115,11 @@ class ModelCatalog:
         """Load the model folder at `path` and return when it answers.
 
         Raises `ModelExistsError` if it is there (a load under way is waited for first), `InsufficientMemoryError`,
-        `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was unloaded meanwhile,
-        and whatever the load itself fails with.
+        `ModelFilesError`, `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was
+        unloaded meanwhile, and whatever the load itself fails with.
         """
         await self._refuse_another(name)
-        choice, available = await asyncio.to_thread(self._look_at, path)
+        choice, available = await asyncio.to_thread(self._look_at, name, path)
         await self._refuse_another(name)  # which may have come meanwhile
         resident = await self._admit(name, path, url, workers, choice, available)
         resident.record.is_pinned = pinned or resident.choice.config.pinned
@@ -136,9 +136,12 @@ class ModelCatalog:
                 await asyncio.shield(resident.loaded)
             raise ModelExistsError(name)
 
-    def _look_at(self, path: Path) -> tuple[HandlerChoice, int]:
+    def _look_at(self, name: str, path: Path) -> tuple[HandlerChoice, int]:
         """Return a folder's handler and the memory there is now; in a thread, since both ask the machine."""
-        choice = self._choose(path)
+        try:
+            choice = self._choose(path)
+        except OSError as error:
+            raise ModelFilesError(name, error) from error
         return choice, self._available_bytes(choice)
 
     async def _admit(

@@ -129,13 +129,18 @@ class Dispatch:
     # --- deaths -----------------------------------------------------------------------------------------------------
 
     def rescue(self, death: HostDeath) -> None:
-        """Retry once what was inside a host that died, elsewhere; tell the others. Its models have left it by now."""
-        for resident in {invocation.resident for invocation in death.inside}:
+        """Retry once what was running in a host that died, elsewhere; tell those for whom that was the second time.
+
+        What only waited inside is sent again as often as it takes. The host's models have left it by now.
+        """
+        suspects = [invocation for invocation in death.inside if invocation.frame_id in death.running] or death.inside
+        for invocation in suspects:
+            invocation.attempts += 1
+        for resident in {invocation.resident for invocation in suspects}:
             assert resident is not None
             resident.record.deaths += 1
         for invocation in death.inside:
             invocation.link = None
-            invocation.attempts += 1
             if invocation.attempts < MOST_ATTEMPTS and not invocation.has_begun:
                 self._send_again(invocation, death)
             else:

@@ -34,12 +34,23 @@ class ModelExistsError(CallerError):
 
 
 class ModelPathError(CallerError):
-    """A model's path points outside the folder that models may be loaded from."""
+    """A model's path, or a link among its files, points outside the folder that models may be loaded from."""
 
-    def __init__(self, name: str, path: str, root: str) -> None:
+    def __init__(self, name: str, path: str) -> None:
         self.name = name
         self.path = path
-        super().__init__(f"Model '{name}' cannot be loaded from '{path}': models are loaded only from below '{root}'.")
+        super().__init__(
+            f"Model '{name}' cannot be loaded from '{path}': models are loaded only from below the folder that was "
+            "given for them, links included."
+        )
+
+
+class ModelFilesError(PlatformError):
+    """A model's files cannot be read or unpacked: a full disk, most of the time."""
+
+    def __init__(self, name: str, cause: OSError) -> None:
+        self.name = name
+        super().__init__(f"The files of model '{name}' cannot be read or unpacked: {cause.strerror or 'no access'}.")
 
 
 class RequestError(CallerError):
@@ -52,6 +63,23 @@ class ConsoleRefusedError(CallerError):
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"The console is not shown to you: {reason}. MOORING_CONSOLE=anywhere shows it to all who reach the port."
+        )
+
+
+class AdminTokenError(CallerError):
+    """A request to load or unload from another machine does not bring the operator's token."""
+
+    def __init__(self) -> None:
+        super().__init__("Loading and unloading from another machine needs the header Authorization: Bearer TOKEN.")
+
+
+class AdminRefusedError(CallerError):
+    """A request to load or unload comes from another machine, and nobody said that it may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Models are loaded and unloaded on the server's own machine only, unless MOORING_ADMIN_TOKEN is set there "
+            "and sent along."
         )
 
 

@@ -7,6 +7,7 @@ another model. A host ends when the front door does: its life pipe then reads en
 import logging
 import os
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -21,12 +22,14 @@ from mooring.contract.errors import MooringError
 from mooring.handler.errors import CancelledRequestError
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.stages import WATCH
+from mooring.runner.parentage import die_with_writer
 
 from . import frames, logs, oom, request_ids
 from .batcher import slices
 from .frames import Frame, FrameReader, Kind
 from .host_loader import LOADER_NAME, Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
+from .running import RunningPage
 from .streams import Stream
 from .tally import Tallies
 
@@ -61,16 +64,19 @@ def run(listener: socket.socket, life: int, terms: HostTerms) -> int:
     """Serve the front doors that connect to `listener` until the last one is gone. Returns the exit status."""
     sys.setswitchinterval(SWITCH_S)
     oom.prefer_this_process()
+    os.setpgid(0, 0)  # what the model's code starts ends with this process
+    die_with_writer(life)
     threading.Thread(target=_end_with_front, args=(life,), daemon=True, name="life").start()
     with Host(listener, terms) as host:
         logs.configure_from(terms.variables, host.about)
+        os.register_at_fork(after_in_child=host.become_copy)
         host.serve()
     return 0
 
 
 def _end_with_front(life: int) -> None:
     os.read(life, 1)  # blocks until the front door, which alone holds the other end, is gone
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)
 
 
 class Host:
@@ -90,6 +96,8 @@ class Host:
         self._advancing: Stream | None = None
         self._loader = Loader(terms)
         self._tallies = Tallies()
+        self._page = RunningPage.beside(listener.getsockname())
+        self._is_copy = False
         self._seen_a_front = False
 
     def __enter__(self) -> Self:
@@ -125,6 +133,17 @@ class Host:
             for waiting in self._running
         )
         return {"request_id": " ".join(ids), "model": self._running_model} if self._running else {}
+
+    def become_copy(self) -> None:
+        """Let go of what belongs to the host, in a process that a model's code has forked from it.
+
+        Otherwise it would take frames that are meant for the host, and keep its connections open after its death.
+        """
+        self._is_copy = True
+        self._selector.close()
+        self._loader.close()
+        for connection in (self._listener, *self._readers):
+            connection.close()
 
     # --- arrivals ---------------------------------------------------------------------------------------------------
 
@@ -266,6 +285,7 @@ class Host:
         WATCH.reset()
         self._running = batch
         self._running_model = model.name
+        self._page.note([waiting.frame.id for waiting in batch])
         requests = [
             InferenceRequest(
                 waiting.frame.body,
@@ -280,6 +300,9 @@ class Host:
         except Exception as error:  # user code may raise anything; each request learns of it
             logger.exception("A handler raised instead of answering.")
             answers = [error] * len(batch)
+        if self._is_copy:
+            os._exit(0)  # the handler forked and came back twice; the other one answers
+        self._page.clear()
         replies: dict[socket.socket, list[bytes]] = {}
         for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, InferenceResponse) and answer.chunks is not None:
@@ -315,7 +338,9 @@ class Host:
 
     def _advance(self, key: tuple[socket.socket, int], stream: Stream) -> None:
         self._advancing = stream
+        self._page.note([stream.frame_id])
         goes_on = stream.advance()
+        self._page.clear()
         self._advancing = None
         if goes_on and stream.frame_id in self._cancelled:
             stream.cancel()

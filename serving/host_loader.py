@@ -102,6 +102,11 @@ class Loader:
         """Start the thread."""
         threading.Thread(target=self._run, daemon=True, name=LOADER_NAME).start()
 
+    def close(self) -> None:
+        """Let go of the socket that wakes the main thread."""
+        self.wakeup.close()
+        self._bell.close()
+
     def load(self, connection: socket.socket, frame: Frame) -> None:
         """Load the model folder that the frame's body names, or queue it where others are being answered."""
         work = _Work(connection, frame)

@@ -15,12 +15,15 @@ STATUS: dict[str, tuple[int, str]] = {
     "ModelFolderError": (400, "InvalidModelException"),
     "UnsafeArchiveError": (400, "InvalidModelException"),
     "DamagedArchiveError": (400, "InvalidModelException"),
+    "AdminTokenError": (401, "UnauthorizedException"),
+    "AdminRefusedError": (403, "AccessDeniedException"),
     "BodyTooLargeError": (413, "RequestEntityTooLargeException"),
     "UnsupportedContentTypeError": (415, "UnsupportedMediaTypeException"),
     "UnsupportedAcceptError": (406, "NotAcceptableException"),
     "InsufficientMemoryError": (507, "InsufficientMemoryException"),
     "HostOutOfMemoryError": (507, "InsufficientMemoryException"),
     "MemoryError": (507, "InsufficientMemoryException"),
+    "ModelFilesError": (503, "ServiceUnavailableException"),
     "SpoolError": (503, "ServiceUnavailableException"),
     "LoadCancelledError": (409, "ConflictStatusException"),
     "OverloadedError": (503, "ServiceUnavailableException"),
@@ -36,6 +39,9 @@ RETRY_AFTER_S = 1
 
 JSON_LINE = b"content-type: application/json\r\n"
 RETRY_LINES = JSON_LINE + b"retry-after: %d\r\n" % RETRY_AFTER_S
+TOKEN_LINES = JSON_LINE + b"www-authenticate: Bearer\r\n"
+# Header lines of answers that say more than their type.
+LINES = {401: TOKEN_LINES, 429: RETRY_LINES, 503: RETRY_LINES}
 
 
 def classify(error: MooringError) -> tuple[int, str]:
@@ -50,7 +56,7 @@ def classify(error: MooringError) -> tuple[int, str]:
 def to_response(error: MooringError) -> tuple[int, bytes, bytes]:
     """Return status code, header lines and body for an error."""
     status, kind = classify(error)
-    return status, RETRY_LINES if status in (503, 429) else JSON_LINE, error_body(status, kind, str(error))
+    return status, LINES.get(status, JSON_LINE), error_body(status, kind, str(error))
 
 
 def protocol_error_body(error: MooringError) -> bytes:

@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.params import Depends as Dependency
 
 from mooring import __version__
 from mooring.handler.media_types import OPEN_INFERENCE
 
+from . import openapi
 from .awaited import invoke, read_small
 from .catalog import ModelCatalog
 from .door import Door
@@ -35,11 +37,11 @@ STATES = {
 }
 
 
-def add_routes(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths) -> None:
+def add_routes(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency) -> None:
     """Add the protocol's paths to the application."""
     _add_health(app, door, catalog)
     _add_models(app, door, catalog)
-    _add_repository(app, door, catalog, paths)
+    _add_repository(app, door, catalog, paths, admin)
 
 
 def _add_health(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
@@ -73,7 +75,7 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
         told = {key: resident.metadata.get(key, default) for key, default in known.items()}
         return {"name": name, "versions": [VERSION], **told}
 
-    @app.post("/v2/models/{name}/infer", summary="Invoke a model with named tensors")
+    @app.post("/v2/models/{name}/infer", summary="Invoke a model with named tensors", openapi_extra=openapi.TENSORS)
     @app.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
     async def infer(name: str, request: Request, version: str = VERSION) -> Response:
         _check_version(name, version)
@@ -87,8 +89,12 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog) -> None:
         return await invoke(door, name, request, door.request_lines(labelled, ours))
 
 
-def _add_repository(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths) -> None:
-    @app.post("/v2/repository/index", summary="The models there are, and what state they are in")
+def _add_repository(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPaths, admin: Dependency) -> None:
+    @app.post(
+        "/v2/repository/index",
+        summary="The models there are, and what state they are in",
+        openapi_extra=openapi.INDEX,
+    )
     async def index(request: Request) -> Response:
         wanted = await _object(request, door)
         rows = [
@@ -114,7 +120,7 @@ def _add_repository(app: FastAPI, door: Door, catalog: ModelCatalog, paths: Mode
             ]
         return _json(rows)
 
-    @app.post("/v2/repository/models/{name}/load", summary="Load a model, or load it again")
+    @app.post("/v2/repository/models/{name}/load", summary="Load a model, or load it again", dependencies=[admin])
     async def load(name: str, request: Request) -> Response:
         await read_small(request, door)
         path = paths.repository.find(name)
@@ -123,7 +129,7 @@ def _add_repository(app: FastAPI, door: Door, catalog: ModelCatalog, paths: Mode
         await catalog.load(name, await paths.folder(name, str(path)), str(path))
         return _json({})
 
-    @app.post("/v2/repository/models/{name}/unload", summary="Unload a model")
+    @app.post("/v2/repository/models/{name}/unload", summary="Unload a model", dependencies=[admin])
     async def unload(name: str, request: Request) -> Response:
         await read_small(request, door)
         await catalog.unload(name)

@@ -33,6 +33,10 @@ class _HeadTooLargeError(Exception):
     """Raised inside a parser callback to stop parsing; never seen outside this module."""
 
 
+class _TooManyChunksError(Exception):
+    """Raised like the one above."""
+
+
 class ExpressLane(HttpToolsProtocol):
     """uvicorn's HTTP protocol with the express lane in front, and with limits on heads, bodies and idleness."""
 
@@ -46,6 +50,7 @@ class ExpressLane(HttpToolsProtocol):
         self._request_id = b""
         self._in_head = False
         self._body_bytes = 0
+        self._chunks = 0
         self._since = self.loop.time()  # when the present phase (idle, head, body) began
         self._advancing = False
         self._refusal: bytes | None = None  # what is still to be said before closing
@@ -60,18 +65,22 @@ class ExpressLane(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, _HeadTooLargeError):
-                raise
-            limits = self.door.limits
-            self._refuse(
-                431,
-                "RequestHeaderFieldsTooLargeException",
-                f"The request's head is over {limits.header_bytes:,} bytes or {limits.header_count} headers.",
-            )
+            self._refuse_too_much(error)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")
+
+    def _refuse_too_much(self, error: httptools.HttpParserCallbackError) -> None:
+        limits = self.door.limits
+        if isinstance(error.__context__, _HeadTooLargeError):
+            message = f"The request's head is over {limits.header_bytes:,} bytes or {limits.header_count} headers."
+            self._refuse(431, "RequestHeaderFieldsTooLargeException", message)
+        elif isinstance(error.__context__, _TooManyChunksError):
+            message = f"The body comes in more than {limits.chunk_count:,} chunks."
+            self._refuse(413, "RequestEntityTooLargeException", message)
+        else:
+            raise error
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read the body as if no other protocol had been asked for; the parser would leave it to that protocol.
@@ -124,7 +133,7 @@ class ExpressLane(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Choose the lane."""
         self._in_head = False
-        self._body_bytes = 0
+        self._body_bytes = self._chunks = 0
         method = self.parser.get_method()
         is_ping = method == b"GET" and self.url == b"/ping"
         name = self.door.target(self.url) if method == b"POST" else None
@@ -172,6 +181,12 @@ class ExpressLane(HttpToolsProtocol):
             cycle.dispatch()
         elif self.expect_100_continue:  # its body comes next, so the head read last is its own
             self.transport.write(CONTINUE)
+
+    def on_chunk_header(self) -> None:
+        """Count the chunks of a body that comes in chunks: each costs far more than the bytes it may bring."""
+        self._chunks += 1
+        if self._chunks > self.door.limits.chunk_count:
+            raise _TooManyChunksError
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body."""
@@ -291,16 +306,30 @@ class ExpressLane(HttpToolsProtocol):
 
     def _refuse(self, status: int, kind: str, message: str) -> None:
         """Say what was wrong with bytes that are no request, after the answers that come first, and close."""
+        if self._lingering:
+            self.transport.close()  # its answer is out
+            return
         body = error_body(status, kind, message)
         head = b"%b%bcontent-length: %d\r\n%b\r\n" % (STATUS_LINE[status], JSON_LINE, len(body), CLOSE_LINE)
         self._refusal = head + body
         self.flow.pause_reading()
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and not cycle.response_complete:
+            # The bytes are of its own body, which will never be whole: this is its answer.
+            if cycle is not self._front:
+                self.pipeline.popleft()
+            _leave(cycle)
+            cycle.response_complete = True
         if self._front is None or self._front.response_complete:
             self._say_refusal()
 
     def _say_refusal(self) -> None:
+        """Say it, then drop what the client still sends, as above."""
         self.transport.write(self._refusal or b"")
-        self.transport.close()
+        self.transport.write_eof()
+        self._lingering = True
+        self._since = self.loop.time()
+        self.flow.resume_reading()
 
     # --- watching ---------------------------------------------------------------------------------------------------
 
@@ -353,8 +382,15 @@ class ExpressLane(HttpToolsProtocol):
         waiting = [cycle for cycle, _ in self.pipeline]
         self.pipeline.clear()
         for cycle in (self._front, *waiting):
-            if isinstance(cycle, ExpressCycle):
-                cycle.leave()
-            elif cycle is not None:
-                cycle.disconnected = True
+            if cycle is not None:
+                _leave(cycle)
         super().connection_lost(exc)
+
+
+def _leave(cycle: ExpressCycle | RequestResponseCycle) -> None:
+    """Tell a request that its client is gone, or that the rest of its body will not come."""
+    if isinstance(cycle, ExpressCycle):
+        cycle.leave()
+    else:
+        cycle.disconnected = True
+        cycle.message_event.set()

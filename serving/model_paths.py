@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import ModelFilesError
 from .repository import Repository, Unpacker
 
 
@@ -15,9 +16,17 @@ class ModelPaths:
     unpacker: Unpacker
 
     async def folder(self, name: str, url: str) -> Path:
-        """Return the folder behind a url, unpacking an archive off the event loop.
+        """Return the folder behind a url, unpacking an archive; off the event loop.
 
-        Raises `ModelPathError`, `ModelNotFoundError`, and what unpacking raises.
+        Raises `ModelPathError`, `ModelNotFoundError`, `ModelFilesError`, and what unpacking raises.
         """
+        return await asyncio.to_thread(self._folder, name, url)
+
+    def _folder(self, name: str, url: str) -> Path:
         path = self.repository.resolve(name, url)
-        return path if path.is_dir() else await asyncio.to_thread(self.unpacker.folder, path)
+        try:
+            if path.is_dir():
+                self.repository.check_links(name, path)
+            return self.unpacker.folder(path)
+        except OSError as error:
+            raise ModelFilesError(name, error) from error

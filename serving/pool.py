@@ -12,11 +12,13 @@ from pathlib import Path
 
 from mooring.contract.resources import usable_cpus
 from mooring.handler.resolve import Backend
+from mooring.runner.parentage import end_group
 
+from . import running
 from .devices import Devices
 from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
-from .settings import Limits
+from .settings import ADMIN_TOKEN, Limits
 from .zygote_link import ZygoteLink
 
 logger = logging.getLogger(__name__)
@@ -33,13 +35,17 @@ MOST_MAPPINGS = 32_000
 
 @dataclass(frozen=True)
 class HostDeath:
-    """A host that ended unasked, with the requests that were inside, and those that came too late to be sent."""
+    """A host that ended unasked, with the requests that were inside, and those that came too late to be sent.
+
+    Of those inside, `running` are the ones that it worked on, by the ids of their frames; empty if that is not known.
+    """
 
     link: HostLink
     how: str
     was_killed: bool  # by the kernel, as `HostPool.was_killed` says
     inside: tuple[Invocation, ...]
     unsent: tuple[Invocation, ...]
+    running: frozenset[int]
 
 
 class HostPool:
@@ -60,6 +66,7 @@ class HostPool:
         self._threads = threads
         self.devices = devices
         self._links: dict[int, HostLink] = {}
+        self._addresses: dict[int, Path] = {}
         self._hosts_started = 0
         self.deaths = 0  # of hosts that nobody ended
         self._placing = asyncio.Lock()
@@ -165,6 +172,7 @@ class HostPool:
         address = self._folder / f"host-{self._hosts_started}"
 
         def born(pid: int) -> HostLink:
+            self._addresses[pid] = address
             link = HostLink(pid, plan, self.settle, self._on_lost, buffer_streams=self._buffer_streams)
             link.on_tally = self.on_tally
             self._links[pid] = link
@@ -204,6 +212,7 @@ class HostPool:
         if not link.exit_status.done():
             link.kill()  # it hung up but lives: nothing of it can be trusted
         self._links.pop(link.pid, None)
+        suspects = running.take(self._addresses.pop(link.pid))
         if self._is_closing:
             return
         inside = tuple(link.in_flight.values())
@@ -214,7 +223,7 @@ class HostPool:
         if not link.ending:
             self.deaths += 1
             logger.error("Host %d %s with %d requests inside.", link.pid, how, len(inside))
-        self.on_death(HostDeath(link, how, was_killed, inside, unsent))
+        self.on_death(HostDeath(link, how, was_killed, inside, unsent, suspects))
 
     def _on_exit(self, pid: int, status: int) -> None:
         link = self._links.get(pid)
@@ -230,6 +239,8 @@ class HostPool:
                 return
             if pid == 0:
                 return
+            if pid in self._links:
+                end_group(pid)
             self._on_exit(pid, status)
 
     async def close(self) -> None:
@@ -252,6 +263,8 @@ class HostPool:
 
 def make_pool(variables: Mapping[str, str], limits: Limits) -> HostPool:
     """Return a pool sized for this machine: a shared host per two cores, which split the cores as threads."""
+    # A model's code may read its variables, and is not to load other models by them.
+    variables = {name: value for name, value in variables.items() if name != ADMIN_TOKEN}
     cpus = usable_cpus()
     devices = Devices.visible(variables)
     # Each process pays for a CUDA context of its own, so there is one shared host per GPU.

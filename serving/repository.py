@@ -57,8 +57,8 @@ class Repository:
         """Return the folder or archive of a model. Raises `ModelNotFoundError`."""
         if name and "/" not in name and not name.startswith("."):
             for candidate in (self.root / name, *(self.root / f"{name}{suffix}" for suffix in ARCHIVE_SUFFIXES)):
-                if candidate.exists():
-                    return self.resolve(name, str(candidate))
+                if _exists(candidate):
+                    return self._inside(name, candidate, shown=candidate.name)
         raise ModelNotFoundError(name)
 
     def names(self) -> list[str]:
@@ -72,9 +72,30 @@ class Repository:
 
     def resolve(self, name: str, url: str) -> Path:
         """Return the path behind a model's url. Raises `ModelPathError` outside the root, `ModelNotFoundError`."""
-        path = Path(os.path.realpath(url))
-        if not path.is_relative_to(os.path.realpath(self.root)):
-            raise ModelPathError(name, url, str(self.root))
-        if not path.exists():
+        if "\0" in url:
+            raise ModelNotFoundError(name, url)
+        path = self._inside(name, Path(url), shown=url)
+        if not _exists(path):
             raise ModelNotFoundError(name, url)
         return path
+
+    def check_links(self, name: str, folder: Path) -> None:
+        """Raise `ModelPathError` if a link among a model's files leads out of the root."""
+        for parent, folders, files in os.walk(folder):
+            for entry in (*folders, *files):
+                path = Path(parent, entry)
+                if path.is_symlink():
+                    self._inside(name, path, shown=str(path.relative_to(folder)))
+
+    def _inside(self, name: str, path: Path, shown: str) -> Path:
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(os.path.realpath(self.root)):
+            raise ModelPathError(name, shown)
+        return real
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for a file
+        return False

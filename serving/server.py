@@ -18,6 +18,7 @@ from mooring.contract.resources import memory_available_bytes, memory_limit_byte
 from mooring.handler.resolve import HandlerChoice, HandlerKind, choose_handler
 from mooring.runner.parentage import adopt_orphans
 
+from .admission import Admission
 from .app import create_app
 from .catalog import ModelCatalog
 from .console import Audience
@@ -117,8 +118,9 @@ class Server(uvicorn.Server):
         self._upkeep = Upkeep(self._catalog, pool, settings.limits)
         self._upkeep.start()
         audience = Audience(settings.console, settings.host)
+        admission = Admission(settings.limits.admin_token, is_open=settings.mode is Mode.MULTI)
         self.config.loaded_app = with_request_ids(
-            create_app(self._door, self._catalog, paths, self._upkeep, audience), self._door.observer
+            create_app(self._door, self._catalog, paths, self._upkeep, admission, audience), self._door.observer
         )
         await super().startup(sockets)
         self._spawn(self._watch_connections())

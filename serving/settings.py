@@ -5,7 +5,7 @@ A command-line option beats variables; of several variables for one thing the fi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from .logs import FORMATS
 RESERVE_BYTES = 384 * MIB
 # The platform kills 30 s after SIGTERM.
 SHUTDOWN_DRAIN_S = 25
+# For the front door alone.
+ADMIN_TOKEN = "MOORING_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 
 
 class Mode(Enum):
@@ -51,6 +53,7 @@ class Setting:
     kind: type
     meaning: str
     aliases: Mapping[str, float]
+    is_secret: bool = False
 
     @property
     def variable(self) -> str:
@@ -67,6 +70,10 @@ class Setting:
         if self.field.endswith("_bytes"):
             return "a number of bytes, or with K, M or G, such as 512M"
         return "a whole number" if self.kind is int else "a number of seconds"
+
+    def shown(self, value: Any) -> str:
+        """Return a value as the log may say it."""
+        return "***" if self.is_secret and value else str(value)
 
     def parse(self, name: str, text: str) -> Any:
         """Read a value. Raises `SettingError` naming the variable or option, and what it should be."""
@@ -111,6 +118,7 @@ class Limits:
     body_bytes_per_second: int = 1024  # once a body has taken longer than header_seconds
     header_bytes: int = 64 * 1024
     header_count: int = 128
+    chunk_count: int = 100_000
     buffer_streams: bool = False
     idle_seconds: float = 0.0
     recycle_requests: int = 0
@@ -122,6 +130,7 @@ class Limits:
     session_seconds: float = 1200.0
     sessions_path: str = "/dev/shm/mooring-sessions"  # noqa: S108 - made for this user alone
     console: str = CONSOLE_AUTO
+    admin_token: str = field(default="", repr=False)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -193,6 +202,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("body_bytes_per_second", int, "slower bodies are given up", {}),
     Setting("header_bytes", int, "the largest head of a request", {}),
     Setting("header_count", int, "the most headers of a request", {}),
+    Setting("chunk_count", int, "the most chunks of a request's body", {}),
     Setting("buffer_streams", bool, "answer whole, with a Content-Length, what handlers stream: async endpoints", {}),
     Setting("idle_seconds", float, "unload a model that had no request for so long, with --repository; 0 never", {}),
     Setting("recycle_requests", int, "replace a process after so many requests; 0 never", {}),
@@ -220,6 +230,7 @@ SETTINGS: tuple[Setting, ...] = (
         "else off",
         {},
     ),
+    Setting("admin_token", str, "what loads and unloads from other machines have to bring", {}, is_secret=True),
 )
 
 
@@ -248,7 +259,7 @@ class ServerSettings:
 
     def described(self) -> str:
         """Return every setting with its value, one line, for the log."""
-        shown = " ".join(f"{item.name}={getattr(self.limits, item.name)}" for item in fields(self.limits))
+        shown = " ".join(f"{item.field}={item.shown(getattr(self.limits, item.field))}" for item in SETTINGS)
         return f"mode={self.mode.value} root={self.root} host={self.host} evict={self.eviction.value} {shown}"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from mooring.contract.environment import process_variables
 from mooring.handler.resolve import Backend
+from mooring.runner.parentage import end_group
 
 from . import host
 from .host import HostTerms
@@ -143,6 +144,7 @@ class Zygote:
                 return
             if pid == 0:
                 return
+            end_group(pid)
             self._send({"event": "exited", "pid": pid, "status": status})
 
 

@@ -1,15 +1,19 @@
 """Model archives: packed the same way every time, unpacked without letting a member out of its folder."""
 
+import bz2
+import errno
 import gzip
 import lzma
+import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from mooring.contract.errors import UserCodeError
 
@@ -20,7 +24,22 @@ CHUNK = 1 << 20
 # Tar pads with zeros to a whole record, 10 KiB as a rule.
 MAX_TRAILING_BYTES = 64 << 20
 # What reading a damaged archive may raise, beside what tarfile and zipfile call their own.
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError)
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    ValueError,
+    RuntimeError,  # zipfile's for what is encrypted, Python's for headers of headers of headers
+    struct.error,
+)
+# What the names of members bring about: one that comes twice, is a file and a folder, or is too long.
+BAD_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+# A header of a tar, which is read in one piece before anybody can look at it: packed, a gigabyte is a megabyte.
+MOST_HEADER_BYTES = 4 << 20
+OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 @dataclass(frozen=True)
@@ -118,7 +137,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     if zipfile.is_zipfile(archive):
         yield from _zip_members(archive)
         return
-    with tarfile.open(archive, "r:*") as tar:
+    with _opened(archive) as stream, tarfile.open(fileobj=cast("IO[bytes]", _Pieces(stream)), mode="r:") as tar:
         for entry in tar:
             if not entry.isreg() and not entry.isdir():
                 raise UnsafeArchiveError(
@@ -126,6 +145,26 @@ def _members(archive: Path) -> Iterator[_Member]:
                 )
             yield _Member(entry.name, entry.size, entry.isdir(), tar.extractfile(entry))
         _read_to_end(tar)
+
+
+def _opened(archive: Path) -> IO[bytes]:
+    with archive.open("rb") as file:
+        begins = file.read(max(map(len, OPENERS)))
+    opener = next((opener for magic, opener in OPENERS.items() if begins.startswith(magic)), open)
+    return cast("IO[bytes]", opener(archive, "rb"))
+
+
+class _Pieces:
+    """A stream that is never asked for much at once."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.seek, self.tell = stream.seek, stream.tell
+        self._read = stream.read
+
+    def read(self, size: int) -> bytes:
+        if size > MOST_HEADER_BYTES:
+            raise ValueError(f"a header in it has {size:,} bytes")
+        return self._read(size)
 
 
 def _read_to_end(tar: tarfile.TarFile) -> None:
@@ -154,12 +193,18 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
 
 def _write(member: _Member, folder: Path) -> None:
     target = folder / member.name
-    if member.is_folder:
-        target.mkdir(parents=True, exist_ok=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if member.is_folder:
+            target.mkdir(parents=True, exist_ok=True)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = target.open("xb")  # a name that comes twice is an error, not an overwrite
+    except OSError as error:
+        if error.errno not in BAD_NAMES:
+            raise
+        raise ValueError(f"member '{member.name[:100]}' cannot be written: {os.strerror(error.errno)}") from error
     assert member.content is not None
-    with target.open("xb") as file:  # a name that comes twice is an error, not an overwrite
+    with file:
         shutil.copyfileobj(member.content, file)
     if target.stat().st_size != member.size:
         raise ValueError(f"member '{member.name}' is not as long as it says")

@@ -4,6 +4,7 @@ For processes that reap every child themselves; `subprocess` and `multiprocessin
 """
 
 import ctypes
+import fcntl
 import os
 import signal
 import time
@@ -26,6 +27,27 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before it could be asked for
+
+
+def die_with_writer(pipe: int) -> None:
+    """Be killed with the whole process group when the last process that can write to a pipe is gone.
+
+    By the kernel: no thread of this process need get a turn.
+    """
+    # Who is signalled belongs to the open file, and the one behind `pipe` is shared with others.
+    own = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+
+
+def end_group(leader: int) -> None:
+    """End what a leader of a process group, which has just ended itself, leaves behind.
+
+    Asked, not killed: Python's own resource tracker does not listen, removes shared memory, and then ends.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGTERM)
 
 
 def kill_children() -> None:

@@ -19,6 +19,7 @@ from servers import RunningServer, Servers, free_port, wait_until
 from mooring.contract.errors import SettingError
 from mooring.handler.model_config import ModelConfig
 from mooring.handler.resolve import HandlerChoice, HandlerKind
+from mooring.serving.admission import Admission
 from mooring.serving.app import create_app
 from mooring.serving.console import Audience, snapshot
 from mooring.serving.door import Door, Health
@@ -170,6 +171,7 @@ def ask(access: ConsoleAccess, client: str, path: str) -> httpx.Response:
         cast("Any", FakeCatalog(ResidencyTable(1 << 30))),
         cast("Any", None),
         cast("Any", FakeUpkeep()),
+        Admission("", is_open=False),
         Audience(access, "0.0.0.0"),
     )
 

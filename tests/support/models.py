@@ -57,3 +57,16 @@ def code_model(path: Path, code: str) -> Path:
     (path / "code").mkdir(parents=True, exist_ok=True)
     (path / "code/inference.py").write_text(code, encoding="utf-8")
     return path
+
+
+def quotient_model(path: Path) -> Path:
+    """Write a model that divides whole numbers, and dies of the one quotient that has none: the processor's own error.
+
+    onnxruntime looks for divisors of zero, not for the smallest number divided by -1.
+    """
+    path.mkdir(parents=True)
+    ends = [helper.make_tensor_value_info(name, TensorProto.INT32, ["n", 1]) for name in ("x", "by", "y")]
+    graph = helper.make_graph([helper.make_node("Div", ["x", "by"], ["y"])], "quotient", ends[:2], ends[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path / "model.onnx")
+    return path

@@ -31,7 +31,7 @@ from mooring.serving.settings import Limits, Mode, ServerSettings
 from mooring.serving.socket_binding import bind
 given = json.loads(sys.argv[1])
 settings = ServerSettings(
-    mode=Mode(given["mode"]), root=Path(given["root"]), host="127.0.0.1",
+    mode=Mode(given["mode"]), root=Path(given["root"]), host=given["host"],
     eviction=Eviction(given["eviction"]), limits=Limits(**given["limits"]),
 )
 logs.configure(settings.limits.log_level, settings.limits.log_format)
@@ -141,6 +141,7 @@ class Servers:
         *,
         eviction: str = "platform",
         budget: int = 0,
+        host: str = "127.0.0.1",
         healthy: bool = True,
         variables: dict[str, str] | None = None,
         command: Sequence[str] = (),
@@ -152,6 +153,7 @@ class Servers:
             "mode": mode,
             "root": str(root),
             "eviction": eviction,
+            "host": host,
             "limits": {"port": port, "budget_bytes": budget} | limits,
         }
         with log.open("w") as output:

@@ -1,6 +1,7 @@
 """The handler for a bare ONNX model: no code needed, requests batched where the model shows that it allows it."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ Array = NDArray[Any]
 
 # Beyond this many rows a batch gains little and the first request of it waits for the last.
 MAX_BATCH_ROWS = 64
+# All of an absolute path but its last name.
+FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/\"':]*/)*")
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
@@ -74,7 +77,7 @@ class OnnxHandler:
         except LoadCancelledError:
             raise
         except Exception as error:  # onnxruntime's own exception classes share no base but this
-            raise ModelLoadError(file, _without_paths(error, file)) from error
+            raise ModelLoadError(file, _without_paths(error)) from error
         specs = []
         for given in session.get_inputs():
             if given.type not in DTYPES:
@@ -159,7 +162,7 @@ class OnnxHandler:
         """Run each request of a failed batch by itself, so that only the one at fault is told."""
         if len(group) == 1:
             logger.warning("The model failed.", exc_info=cause)
-            return [PredictionError(f"The model failed on this input: {_first_line(cause)}")]
+            return [PredictionError(f"The model failed on this input: {_without_paths(cause)}")]
         results: list[Any] = []
         for inputs in group:
             try:
@@ -268,6 +271,6 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _without_paths(error: Exception, file: Path) -> str:
-    """onnxruntime's sentences name the file in full; a client is told its name only."""
-    return _first_line(error).replace(str(file), file.name).replace(str(file.parent), ".")
+def _without_paths(error: Exception) -> str:
+    """onnxruntime's sentences name files in full, the model's and its own; a client is told their names only."""
+    return FOLDERS.sub("", _first_line(error))
