@@ -59,7 +59,7 @@ class StandInHost:
         self.held: set[int] = set()
         self.ids = 0
 
-    async def load(self, number: int, folder: Path, on_warming: Callable[[], None]) -> dict[str, Any]:
+    async def load(self, number: int, name: str, folder: Path, on_warming: Callable[[], None]) -> dict[str, Any]:
         self.loads[number] = asyncio.get_running_loop().create_future()
         try:
             facts = await self.loads[number]
