@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from models import code_model, scale_model
-from servers import Servers, wait_until
+from servers import Servers, alive, wait_until
 
 SLEEPER = (
     "import os, time\n"
@@ -30,10 +30,6 @@ DIES_N_TIMES = (
     "        os.kill(os.getpid(), {signal})\n"
     "    return str(deaths), accept\n"
 )
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_killed_host_loses_no_request(start_server: Servers, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 from models import code_model, scale_model
-from servers import RunningServer, Servers, wait_until
+from servers import RunningServer, Servers, alive, wait_until
 
 STARTS_OTHERS = (
     "import os, re, subprocess, time\n"
@@ -30,10 +30,6 @@ STREAM = (
     "        while True: yield 'x' * 1000\n"
     "    return parts(), 'text/plain'\n"
 )
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture

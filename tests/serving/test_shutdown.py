@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from models import code_model
-from servers import RunningServer, Servers, read_all, wait_until
+from servers import RunningServer, Servers, alive, read_all, wait_until
 
 UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 needs_namespaces = pytest.mark.skipif(
@@ -61,7 +61,7 @@ def test_sigterm_answers_what_is_under_way_takes_nothing_new_and_leaves_nothing(
     assert b"connection: close" in answer
     assert answer.endswith(b"done")
     assert server.process.wait(30) == 0
-    wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
+    wait_until(lambda: not alive(family))
 
 
 def is_refused(server: RunningServer) -> bool:

@@ -127,6 +127,10 @@ def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
 class Servers:
     """Starts servers, and ends what is still running when the test session does."""
 
