@@ -236,6 +236,31 @@ def test_tensors_by_name_are_answered_with_tensors_by_name(tmp_path: Path, name:
     assert {item["name"]: item["data"] for item in made["outputs"]} == {"double": [2, 4], "more": [2, 3]}
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.pt2"])
+def test_weights_of_large_programs_are_mapped_once_for_all_that_have_them(tmp_path: Path, name: str) -> None:
+    (tmp_path / "cache").mkdir(mode=0o700)
+    terms = LoadTerms(variables={"MOORING_MODEL_CACHE": str(tmp_path / "cache")})
+    torch.manual_seed(0)
+    module = nn.Linear(2048, 2560)
+    x = torch.randn(2, 2048)
+    handlers = []
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        with torch.no_grad():
+            module.bias.add_(1)
+        file = tmp_path / folder / name
+        script(file, module) if name.endswith(".pt") else export(file, module, x)
+        handlers.append(TorchProgramHandler.load(file, terms))
+        with torch.no_grad():
+            np.testing.assert_allclose(answer(handlers[-1], x.tolist()), module(x).numpy(), rtol=1e-4, atol=1e-4)
+    one, other = (handler.metadata()["weights"] for handler in handlers)
+    assert one == other == {file.name: 2048 * 2560 * 4 for file in (tmp_path / "cache").iterdir()}
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path / "cache") in line]
+    assert len({line.split()[-1] for line in mapped}) == 1
+    for handler in handlers:
+        handler.close()
+
+
 def test_exported_program_tells_its_inputs(handlers: dict[str, TorchProgramHandler]) -> None:
     assert handlers["linear.pt2"].metadata()["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 3]}]
 

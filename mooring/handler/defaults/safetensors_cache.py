@@ -6,7 +6,7 @@ those fine-tuned from one model with its lower layers frozen, share them in memo
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import safetensors
@@ -21,6 +21,8 @@ WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Beside the weights, what a model is made from.
 CONFIGS = ("config.json", "generation_config.json")
+# Of a tensor whose name nobody asks for.
+ANY_NAME = "tensor"
 # transformers refuses files that do not say by which framework they were written.
 METADATA = {"format": "pt"}
 
@@ -65,6 +67,20 @@ class SafetensorsCache(ModelCache):
                 if (source / name).is_file():
                     (beside / name).write_bytes((source / name).read_bytes())
         return self.find(source)
+
+    def map_in_place(self, tensors: Iterable[torch.Tensor]) -> dict[str, int]:
+        """Give large tensors the same values from mappings of files; returns what is mapped, by content.
+
+        So the processes of a model, and models with tensors alike, hold them once. The tensors' own memory is freed.
+        """
+        weights = {}
+        for tensor in tensors:
+            if tensor.nbytes >= LEAST_WEIGHT_BYTES and tensor.is_contiguous():
+                file = self._keep({ANY_NAME: tensor.detach()})
+                with safetensors.safe_open(self._folder / file, framework="pt") as opened:
+                    tensor.data = opened.get_tensor(ANY_NAME)
+                weights[file] = tensor.nbytes
+        return weights
 
     def _keep(self, tensors: Mapping[str, torch.Tensor]) -> str:
         """Write tensors to a file that is named by what they are, unless it is there; return its name."""

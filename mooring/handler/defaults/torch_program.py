@@ -24,6 +24,8 @@ from mooring.handler.stages import WATCH, timed
 from mooring.handler.tensors import InputReader, InputSpec
 from mooring.handler.terms import LoadTerms
 
+from .model_cache import LEAST_MODEL_BYTES, Tier
+from .safetensors_cache import SafetensorsCache
 from .torch_weights import device_of, first_line, memory_error
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,10 @@ class _Program(Protocol):
     """A torch program that is called with a request's body."""
 
     @property
+    def module(self) -> Any:
+        """What computes, with its weights."""
+
+    @property
     def inputs(self) -> Sequence[InputSpec]:
         """Its inputs, as far as it knows them."""
 
@@ -58,15 +64,17 @@ class TorchProgramHandler:
 
     max_batch_rows = 1
 
-    def __init__(self, program: _Program) -> None:
+    def __init__(self, program: _Program, weights: Mapping[str, int]) -> None:
         self._program = program
+        self._weights = weights
 
     @classmethod
     def load(cls, file: Path, terms: LoadTerms) -> "TorchProgramHandler":
         """Load a program. Raises `ModelLoadError`, for files of weights alone saying what would help; `MemoryError`."""
         torch.set_num_threads(max(1, terms.threads))
         load: Callable[[Path, LoadTerms], _Program] = _Exported.load if file.suffix == EXPORTED else _Script.load
-        return cls(load(file, terms))
+        program = load(file, terms)
+        return cls(program, _mapped(program.module, file, terms))
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
         """Answer requests, each by itself."""
@@ -87,7 +95,9 @@ class TorchProgramHandler:
 
     def metadata(self) -> dict[str, Any]:
         """Return what the program takes, in the Open Inference Protocol's words; what it gives is not known."""
-        return {"platform": "pytorch", "inputs": [_described(spec) for spec in self._program.inputs]}
+        inputs = [_described(spec) for spec in self._program.inputs]
+        tier = Tier.MAPPED if self._weights else Tier.INLINE
+        return {"platform": "pytorch", "inputs": inputs, "tier": tier.value, "weights": dict(self._weights)}
 
     def close(self) -> None:
         """Drop the program; its memory goes with the last reference."""
@@ -101,6 +111,17 @@ def load_torchscript(file: Path, terms: LoadTerms) -> Any:
         for category in (DeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=category)
         return torch.jit.load(str(file), map_location=device_of(terms)).eval()  # type: ignore[no-untyped-call]
+
+
+def _mapped(module: Any, file: Path, terms: LoadTerms) -> dict[str, int]:
+    """Have a large program's weights mapped from the cache where there is one; returns them by content."""
+    size = file.stat().st_size
+    if terms.gpu_id is not None or size < LEAST_MODEL_BYTES:
+        return {}
+    cache = SafetensorsCache.open(terms.variables)
+    if cache is None or not cache.has_room(size):
+        return {}
+    return cache.map_in_place([*module.parameters(), *module.buffers()])
 
 
 @contextmanager
