@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from ipaddress import IPv6Address, ip_address
 from operator import attrgetter
 from typing import Any
 
@@ -21,6 +20,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from mooring import __version__
 
+from .admission import is_loopback
 from .catalog import ModelCatalog
 from .door import Door
 from .errors import ConsoleRefusedError
@@ -53,10 +53,10 @@ class Audience:
         """
         if self.access is ConsoleAccess.ANYWHERE:
             return
-        if not _is_loopback(client):
+        if not is_loopback(client):
             raise ConsoleRefusedError(f"it answers clients on the server's own machine, and you are {client or '?'}")
         name = _name(host)
-        if name not in ("localhost", self.bound_host.lower()) and not _is_loopback(name):
+        if name not in ("localhost", self.bound_host.lower()) and not is_loopback(name):
             raise ConsoleRefusedError(f"'{name}' is not a name of this machine; open it as localhost")
 
 
@@ -143,16 +143,6 @@ def _row(resident: Resident) -> dict[str, Any]:
 def _counts(histograms: Sequence[Histogram]) -> list[int]:
     """Return how many requests fell into each bucket of any of the histograms."""
     return [sum(column) for column in zip(*(histogram.counts for histogram in histograms), strict=True)]
-
-
-def _is_loopback(text: str) -> bool:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:  # a client of IPv4 at a socket of both
-        address = address.ipv4_mapped
-    return address.is_loopback
 
 
 def _name(host: str) -> str:
