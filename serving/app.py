@@ -68,7 +68,7 @@ def _add_errors(app: FastAPI, door: Door) -> None:
     @app.exception_handler(MooringError)
     async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, MooringError)
-        request_id = request.headers.get(request_ids.HEADER.decode(), "").encode("latin-1")
+        request_id = request_ids.named_in(request.headers)
         status, lines, body = door.refuse(error, request.path_params.get("name", ""), request_id)
         if request.url.path.startswith(inference_protocol.PREFIX):
             body = protocol_error_body(error)

@@ -93,7 +93,7 @@ async def invoke(door: Door, name: str, request: Request, lines: bytes | None = 
         meta = door.request_lines(request.headers.raw) if lines is None else lines
         invocation = AwaitedInvocation(name, meta, content)
         invocation.file = file
-        invocation.given_id = request.headers.get(request_ids.HEADER.decode(), "").encode("latin-1")
+        invocation.given_id = request_ids.named_in(request.headers)
         if given is not None:
             return await _send_in_session(door, given, invocation, request)
         return await _send(door, invocation, request)

@@ -45,7 +45,6 @@ class ModelCatalog:
         self._table = table
         self._pool = pool
         self._limits = limits
-        self._pool = pool
         self._choose = choose
         self._available_bytes = available_bytes
         self._residents: dict[str, Resident] = {}

@@ -127,12 +127,12 @@ class Host:
             return {}
         if self._advancing is not None:
             return {"request_id": request_ids.of_frame(os.getpid(), self._advancing.frame_id).decode()}
-        ids = (
-            read_request_lines(waiting.frame.meta)[2].get(request_ids.HEADER.decode())
-            or request_ids.of_frame(os.getpid(), waiting.frame.id).decode()
+        ids = [
+            request_ids.named_in(read_request_lines(waiting.frame.meta)[2])
+            or request_ids.of_frame(os.getpid(), waiting.frame.id)
             for waiting in self._running
-        )
-        return {"request_id": " ".join(ids), "model": self._running_model} if self._running else {}
+        ]
+        return {"request_id": b" ".join(ids).decode("latin-1"), "model": self._running_model} if ids else {}
 
     def become_copy(self) -> None:
         """Let go of what belongs to the host, in a process that a model's code has forked from it.

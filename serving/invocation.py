@@ -46,7 +46,7 @@ class Invocation(ABC):
         self.file: Path | None = None  # where the body lies if it is too large to keep
         self.given_id = b""  # the client's own, or made for a request that reached no host
         self.attempts = 0
-        self.started = 0.0  # on the event loop's clock
+        self.started = 0.0  # by `time.monotonic`
         self.deadline = 0.0  # on the event loop's clock
         self.is_abandoned = False  # whether the client is gone, so that nobody wants the answer
         self.resident: Resident | None = None

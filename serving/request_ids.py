@@ -3,7 +3,7 @@
 import itertools
 import os
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _numbers = itertools.count(1)
+
+
+def named_in(headers: Mapping[str, str]) -> bytes:
+    """Return the id in headers, empty where there is none."""
+    return headers.get(HEADER.decode(), "").encode("latin-1")
 
 
 def of_frame(pid: int, frame_id: int) -> bytes:

@@ -9,6 +9,7 @@ import json
 import logging
 from dataclasses import dataclass
 
+from mooring.handler.defaults.model_cache import Tier
 from mooring.handler.resolve import HandlerKind
 
 from .catalog import ModelCatalog
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 # A model is hot from this many requests in one window, and cold again after a window without any.
 HOT_REQUESTS = 200
 WINDOW_S = 30.0
-INLINE, MAPPED, PREPACKED = "inline", "mapped", "prepacked"
 CONCERNED = frozenset({HandlerKind.ONNX.value, HandlerKind.TRANSFORMERS.value})
 
 
@@ -63,25 +63,26 @@ class Tiers:
                 self._catalog.spawn(self._change(resident, wanted))
                 return
 
-    def _wanted(self, resident: Resident) -> str | None:
+    def _wanted(self, resident: Resident) -> Tier | None:
         """Return the form a model should have, None while it has it."""
         record, now = resident.record, self._time()
-        current = resident.metadata.get("tier", INLINE)
+        current = _held(resident)
         watched = self._watched.setdefault(record.number, _Watched(record.hits, now))
-        if current == INLINE:
-            return None if watched.was_tried else MAPPED
+        if current is Tier.INLINE:
+            return None if watched.was_tried else Tier.MAPPED
         hits = record.hits - watched.hits
-        if current == MAPPED and hits >= HOT_REQUESTS and record.kind == HandlerKind.ONNX.value:
-            return PREPACKED if self._catalog.table.used + record.artifact_bytes < self._catalog.table.budget else None
+        if current is Tier.MAPPED and hits >= HOT_REQUESTS and record.kind == HandlerKind.ONNX.value:
+            table = self._catalog.table
+            return Tier.PREPACKED if table.used + record.artifact_bytes < table.budget else None
         if now - watched.since < WINDOW_S:
             return None
         watched.hits, watched.since = record.hits, now
-        return MAPPED if current == PREPACKED and not hits else None
+        return Tier.MAPPED if current is Tier.PREPACKED and not hits else None
 
-    async def _change(self, resident: Resident, wanted: str) -> None:
+    async def _change(self, resident: Resident, wanted: Tier) -> None:
         watched = self._watched[resident.record.number]
         try:
-            if resident.metadata.get("tier", INLINE) == INLINE and not watched.was_tried:
+            if _held(resident) is Tier.INLINE and not watched.was_tried:
                 watched.was_tried = True
                 if not await self._make(resident):
                     return
@@ -103,21 +104,25 @@ class Tiers:
             await self._pool.retire(link)
         return bool(facts.get("made"))
 
-    async def _change_in_hosts(self, resident: Resident, wanted: str) -> None:
+    async def _change_in_hosts(self, resident: Resident, wanted: Tier) -> None:
         growth = 0
         for link in list(resident.links):
             growth += await self._change_in_host(resident, link, wanted)
         record = resident.record
         self._catalog.table.holds(record, max(0, record.bytes + growth))
         self._catalog.table.maps(record, resident.metadata.get("weights", {}))
-        logger.info("Model '%s' is %s now, in %.1f MiB.", record.name, wanted, record.bytes / MIB)
+        logger.info("Model '%s' is %s now, in %.1f MiB.", record.name, wanted.value, record.bytes / MIB)
 
-    async def _change_in_host(self, resident: Resident, link: HostLink, wanted: str) -> int:
-        facts = await link.change_tier(resident.record.number, json.dumps({"tier": wanted}).encode())
+    async def _change_in_host(self, resident: Resident, link: HostLink, wanted: Tier) -> int:
+        facts = await link.change_tier(resident.record.number, json.dumps({"tier": wanted.value}).encode())
         link.mappings = facts["mappings"]
         resident.metadata = facts["metadata"]
         growth: int = facts["bytes"]
         return growth
+
+
+def _held(resident: Resident) -> Tier:
+    return Tier(resident.metadata.get("tier", Tier.INLINE.value))
 
 
 def _is_concerned(resident: Resident) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from models import code_model, scale_model
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
-from servers import RunningServer, Servers
+from servers import RunningServer, Servers, working_beside
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TIMEOUT_MS = 30_000
@@ -108,17 +108,12 @@ def console(browser: Browser, server: RunningServer) -> Iterator[Console]:
 
 @contextmanager
 def under_load(server: RunningServer, name: str) -> Iterator[None]:
-    stopped = threading.Event()
-
-    def send() -> None:
-        while not stopped.is_set():
+    def send(_: int, is_over: threading.Event) -> None:
+        while not is_over.is_set():
             server.invoke(name, [[1, 2, 3]])
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    yield
-    stopped.set()
-    thread.join()
+    with working_beside(send, 1):
+        yield
 
 
 def test_models_are_shown_with_their_states(console: Console) -> None:

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 from models import code_model, scale_model
-from servers import RunningServer, Servers, alive, wait_until
+from servers import RunningServer, Servers, alive, wait_until, working_beside
 
 STARTS_OTHERS = (
     "import os, re, subprocess, time\n"
@@ -45,23 +45,15 @@ def server(start_server: Servers, tmp_path: Path) -> RunningServer:
 def asking(server: RunningServer) -> Iterator[list[int]]:
     """Ask for predictions until the block or the server ends; the statuses are complete after it."""
     statuses: list[int] = []
-    is_over = threading.Event()
 
-    def ask() -> None:
+    def ask(_: int, is_over: threading.Event) -> None:
         with httpx.Client(base_url=server.client.base_url, timeout=20) as client, suppress(httpx.TransportError):
             while not is_over.is_set():
                 statuses.append(client.post("/models/data/invoke", content=b"[[1, 2, 3]]").status_code)
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with working_beside(ask, 2):
         wait_until(lambda: statuses)
         yield statuses
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.mark.parametrize("code", ["time.sleep(1000)", "re.match('(a+)+$', 'a' * 64 + 'b')"], ids=["sleeps", "computes"])

@@ -17,7 +17,7 @@ import pytest
 from disks import can_mount, small_disk
 from memory_limits import can_limit_memory, memory_limit
 from models import code_model, quotient_model, scale_model
-from servers import RunningServer, Servers, wait_until
+from servers import RunningServer, Servers, wait_until, working_beside
 
 MIB = 1 << 20
 # Runs what its request says.
@@ -70,26 +70,18 @@ def run(server: RunningServer, code: str) -> httpx.Response:
 def traffic(server: RunningServer, names: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
     """Invoke models in turn from four threads while the block runs; the answers are complete after it."""
     answers: list[tuple[int, str]] = []
-    is_over = threading.Event()
 
-    def send(first: int) -> None:
+    def send(place: int, is_over: threading.Event) -> None:
         with httpx.Client(base_url=str(server.client.base_url), timeout=60) as client:
-            index = first
+            index = place * len(names) // 4
             while not is_over.is_set():
                 index += 1
                 answer = client.post(f"/models/{names[index % len(names)]}/invoke", content=b"[[1, 2, 3]]")
                 answers.append((answer.status_code, answer.text))
 
-    threads = [threading.Thread(target=send, args=(first * len(names) // 4,)) for first in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    with working_beside(send, 4):
         wait_until(lambda: answers)
         yield answers
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
 
 
 # --- what code does ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What /metrics says after known requests, read with Prometheus' own parser."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,15 @@ def scraped(server: RunningServer) -> dict[tuple[str, ...], float]:
     }
 
 
+def is_counted(server: RunningServer, stage: str, count: int) -> bool:
+    return scraped(server).get(("mooring_model_seconds_count", "slow", stage)) == count
+
+
 def test_requests_are_timed_in_all_and_by_stage(server: RunningServer) -> None:
     for _ in range(5):
         assert server.invoke("slow", [1]).status_code == 200
     for stage in ("queue", "decode", "predict", "encode", "total"):
-        wait_until(lambda stage=stage: scraped(server).get(("mooring_model_seconds_count", "slow", stage)) == 5)  # type: ignore[misc]
+        wait_until(partial(is_counted, server, stage, 5))
     found = scraped(server)
     assert found["mooring_model_seconds_sum", "slow", "predict"] >= 5 * 0.03
     assert found["mooring_model_seconds_sum", "slow", "total"] >= found["mooring_model_seconds_sum", "slow", "predict"]

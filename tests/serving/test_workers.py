@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 from models import code_model, scale_model
-from servers import RunningServer, Servers, read_all, wait_until
+from servers import RunningServer, Servers, read_all, wait_until, working_beside
 
 PID = (
     "import os, time\n"
@@ -35,21 +35,13 @@ def hosts(server: RunningServer, name: str) -> list[int]:
 def traffic(server: RunningServer, name: str, value: object) -> Iterator[list[int]]:
     """Send requests from four threads while the block runs; the statuses are complete after it."""
     statuses: list[int] = []
-    is_over = threading.Event()
 
-    def send() -> None:
+    def send(_: int, is_over: threading.Event) -> None:
         while not is_over.is_set():
             statuses.append(server.invoke(name, value).status_code)
 
-    threads = [threading.Thread(target=send) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    with working_beside(send, 4):
         yield statuses
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_workers_answer_at_the_same_time(start_server: Servers, tmp_path: Path) -> None:

@@ -131,6 +131,21 @@ def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
+@contextmanager
+def working_beside(work: Callable[[int, threading.Event], None], count: int) -> Iterator[None]:
+    """Run work in threads while the block runs. It is told its number, and ends when the event is set."""
+    is_over = threading.Event()
+    threads = [threading.Thread(target=work, args=(index, is_over)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
 class Servers:
     """Starts servers, and ends what is still running when the test session does."""
 

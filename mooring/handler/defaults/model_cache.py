@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -43,7 +44,7 @@ class CachedModel:
     weights: Mapping[str, int]  # hash of the content -> bytes
 
 
-class ModelCache:
+class ModelCache(ABC):
     """A folder of mapped forms, of any kind of model."""
 
     # How many times its size a model's form takes of memory while it is made.
@@ -71,9 +72,9 @@ class ModelCache:
             return False
         return shutil.disk_usage(self._folder).free > 2 * artifact_bytes + LEAST_FREE_BYTES
 
+    @abstractmethod
     def make(self, source: Path) -> CachedModel | None:
         """Make the mapped form of a model; None if it has no weights that are worth it."""
-        raise NotImplementedError
 
     def _write(self, name: str, content: bytes) -> None:
         with publish_file(self._folder / name) as beside:
