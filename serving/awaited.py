@@ -20,8 +20,6 @@ from .invocation import Invocation
 class AwaitedInvocation(Invocation):
     """An invocation whose answer a coroutine waits for; a streamed one is taken from a queue."""
 
-    __slots__ = ("_begun", "_parts", "is_events", "response")
-
     def __init__(self, name: str, meta: bytes, body: bytes) -> None:
         super().__init__(name, meta, body)
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()

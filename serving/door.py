@@ -9,6 +9,7 @@ from enum import Enum
 
 from mooring.contract.errors import MooringError
 
+from .heads import Heads
 from .http_errors import JSON_LINE, classify, to_response
 from .invocation import Invocation
 from .observer import Observer
@@ -54,6 +55,7 @@ class Door:
     single_model: str | None  # what /invocations means; None in multi-model mode
     sessions: Sessions
     observer: Observer | None = None
+    heads: Heads = field(default_factory=Heads)
     refused: Counter[tuple[int, str]] = field(default_factory=Counter)  # status and type of error -> how often
     _logged_in: int = 0  # the second in which errors were logged last, and how many were, and were not
     _logged: int = 0

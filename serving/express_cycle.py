@@ -19,44 +19,34 @@ CREDIT_BYTES = 1 << 16
 class ExpressCycle(Invocation):
     """A request that is collected from the parser's callbacks, and answered by writing to the transport."""
 
-    __slots__ = (
-        "declared",
-        "disconnected",
-        "is_chunked",
-        "is_current",
-        "is_events",
-        "is_ping",
-        "keep_alive",
-        "lane",
-        "more_body",
-        "owed",
-        "pieces",
-        "response_complete",
-        "streaming",
-    )
+    declared = 0  # bytes of body that the head announces, 0 if it does not
+    keep_alive = True
+    is_ping = False
+    is_http10 = False  # from before bodies came in chunks
+    is_current = False  # whether its answer is the next one on the wire
+    pieces: Body | None = None  # what has come of the body, None where it came whole with the head
+    more_body = True
+    response_complete = False
+    disconnected = False
+    streaming = False  # whether the head of a streamed answer has been written
+    is_chunked = False
+    is_events = False
+    owed = 0  # bytes of a stream that were taken, and for which no credit was given yet
 
-    def __init__(
-        self, lane: "ExpressLane", name: str, meta: bytes, *, declared: int, keep_alive: bool, is_ping: bool
-    ) -> None:
-        super().__init__(name, meta, b"")
+    def __init__(self, lane: "ExpressLane", name: str, meta: bytes, body: bytes = b"") -> None:
+        super().__init__(name, meta, body)
         self.lane = lane
-        self.declared = declared  # bytes of body that the head announces, 0 if it does not
-        self.keep_alive = keep_alive
-        self.is_ping = is_ping
-        self.is_current = False  # whether its answer is the next one on the wire
-        self.pieces = Body(lane.door.limits.spool_bytes)
-        self.more_body = True
-        self.response_complete = False
-        self.disconnected = False
-        self.streaming = False  # whether the head of a streamed answer has been written
-        self.is_chunked = False
-        self.is_events = False
-        self.owed = 0  # bytes of a stream that were taken, and for which no credit was given yet
+
+    def collect(self, declared: int) -> None:
+        """Make ready for a body that comes in pieces."""
+        self.declared = declared
+        self.pieces = Body(self.lane.door.limits.spool_bytes)
 
     @property
     def is_too_large(self) -> bool:
         """Whether the body is, or says that it will be, over the limit."""
-        return max(self.declared, self.pieces.size) > self.lane.door.limits.max_body_bytes
+        most = self.lane.door.limits.max_body_bytes
+        return self.declared > most or (self.pieces is not None and self.pieces.size > most)
 
     @property
     def id_line(self) -> bytes:
@@ -81,11 +71,12 @@ class ExpressCycle(Invocation):
         if self.is_ping:
             self.answer(*door.ping_answer())
             return
-        try:
-            self.body, self.file = self.pieces.finish()
-        except MooringError as error:
-            self.fail(error)
-            return
+        if self.pieces is not None:
+            try:
+                self.body, self.file = self.pieces.finish()
+            except MooringError as error:
+                self.fail(error)
+                return
         door.invoke(self)
 
     def leave(self) -> None:
@@ -93,7 +84,7 @@ class ExpressCycle(Invocation):
         self.disconnected = True
         self.abandon()
         if self.more_body:
-            self.pieces.discard()
+            self.discard()
 
     # --- the answer -------------------------------------------------------------------------------------------------
 
@@ -104,7 +95,7 @@ class ExpressCycle(Invocation):
 
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
         """Write the answer, unless the client is gone."""
-        self._release()
+        self.discard()
         if not self.disconnected and not self.response_complete:
             self.lane.write_answer(self, status, lines, body)
 
@@ -114,7 +105,7 @@ class ExpressCycle(Invocation):
 
     def begin(self, status: int, lines: bytes) -> None:
         """Write the head of a streamed answer."""
-        self._release()
+        self.discard()
         self.streaming = True
         self.is_events = EVENT_STREAM in lines
         if not self.disconnected:
@@ -148,6 +139,8 @@ class ExpressCycle(Invocation):
             self.lane.write_part(self, error_event(error))
         self.lane.write_stream_end(self, is_whole=self.is_events)
 
-    def _release(self) -> None:
+    def discard(self) -> None:
+        """Let go of the body."""
         self.body = b""
-        self.pieces.discard()
+        if self.pieces is not None:
+            self.pieces.discard()

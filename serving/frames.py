@@ -12,6 +12,8 @@ from mooring.contract.errors import MooringError
 
 # total length after the head, kind, length of meta, frame id, number; little-endian
 HEAD = struct.Struct("<IHHII")
+HEAD_BYTES = HEAD.size
+_pack, _unpack = HEAD.pack, HEAD.unpack_from
 MAX_META_BYTES = 0xFFFF
 # Larger than any body the front door lets in by far; anything above means that the two sides are out of step.
 MAX_FRAME_BYTES = 1 << 31
@@ -56,9 +58,10 @@ class FrameError(MooringError):
 
 def encode(kind: int, frame_id: int, number: int, meta: bytes = b"", body: bytes = b"") -> bytes:
     """Return the bytes of one frame."""
-    if len(meta) > MAX_META_BYTES:
-        raise FrameError(f"A frame's head lines are {len(meta)} bytes; the limit is {MAX_META_BYTES}.")
-    return HEAD.pack(len(meta) + len(body), kind, len(meta), frame_id, number) + meta + body
+    lines = len(meta)
+    if lines > MAX_META_BYTES:
+        raise FrameError(f"A frame's head lines are {lines} bytes; the limit is {MAX_META_BYTES}.")
+    return _pack(lines + len(body), kind, lines, frame_id, number) + meta + body
 
 
 class FrameReader:
@@ -66,7 +69,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._rest = bytearray()
-        self._wanted = HEAD.size
+        self._wanted = HEAD_BYTES
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Return the frames that `chunk` completes, in order. Raises `FrameError` for impossible lengths."""
@@ -79,17 +82,18 @@ class FrameReader:
             self._rest.clear()
         frames: list[Frame] = []
         start, end = 0, len(chunk)
-        self._wanted = HEAD.size
-        while end - start >= HEAD.size:
-            length, kind, meta_length, frame_id, number = HEAD.unpack_from(chunk, start)
+        self._wanted = HEAD_BYTES
+        while end - start >= HEAD_BYTES:
+            length, kind, meta_length, frame_id, number = _unpack(chunk, start)
             if length > MAX_FRAME_BYTES or meta_length > length:
                 raise FrameError(f"A frame claims {length} bytes with {meta_length} of head lines.")
-            body_start = start + HEAD.size + meta_length
-            stop = start + HEAD.size + length
+            meta_start = start + HEAD_BYTES
+            body_start = meta_start + meta_length
+            stop = meta_start + length
             if stop > end:
                 self._wanted = stop - start
                 break
-            frames.append(Frame(kind, frame_id, number, chunk[start + HEAD.size : body_start], chunk[body_start:stop]))
+            frames.append(Frame(kind, frame_id, number, chunk[meta_start:body_start], chunk[body_start:stop]))
             start = stop
         if start < end:
             self._rest += chunk[start:]

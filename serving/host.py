@@ -36,6 +36,7 @@ from .tally import Tallies
 logger = logging.getLogger("mooring.serving.host")
 
 READ_BYTES = 1 << 18
+INFER = int(Kind.INFER)  # an enum's member is compared through Python, an integer is not
 # A thread that computes in Python gives way to another this often; the default of 5 ms would show in answers.
 SWITCH_S = 0.0005
 
@@ -87,6 +88,8 @@ class Host:
         self._terms = terms
         self._models: dict[int, Loaded] = {}
         self._selector = selectors.DefaultSelector()
+        # Kept: to get and give back as much memory for every read takes five times as long as the read.
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._readers: dict[socket.socket, FrameReader] = {}
         self._queues: dict[int, list[Waiting]] = {}
         self._running: Sequence[Waiting] = ()
@@ -186,16 +189,17 @@ class Host:
     def _read(self, connection: socket.socket) -> None:
         """Sort what has arrived: requests into queues, loads and unloads to the loader."""
         try:
-            chunk = connection.recv(READ_BYTES)
+            size = connection.recv_into(self._buffer)
         except ConnectionError:
-            chunk = b""
-        if not chunk:
+            size = 0
+        if not size:
             self._hang_up(connection)
             return
+        chunk = bytes(self._buffer[:size])
+        now = time.monotonic()
         for frame in self._readers[connection].feed(chunk):
-            if frame.kind == Kind.INFER:
-                waiting = Waiting(connection, frame, time.monotonic())
-                self._queues.setdefault(frame.number, []).append(waiting)
+            if frame.kind == INFER:
+                self._queues.setdefault(frame.number, []).append(Waiting(connection, frame, now))
             else:
                 self._read_rare(connection, frame)
 

@@ -19,6 +19,8 @@ from .frames import FrameError, FrameReader, Kind
 from .invocation import Invocation
 
 Settle = Callable[[Invocation], None]
+# Plain numbers, for comparing with an enum's member costs what the rest of an answer does.
+INFER, ANSWER = int(Kind.INFER), int(Kind.ANSWER)
 
 
 class HostLostError(OSError):
@@ -101,7 +103,7 @@ class HostLink(asyncio.Protocol):
         invocation.frame_id = frame_id
         invocation.host_pid = self.pid
         if invocation.file is None:
-            transport.write(frames.encode(Kind.INFER, frame_id, number, invocation.meta, invocation.body))
+            transport.write(frames.encode(INFER, frame_id, number, invocation.meta, invocation.body))
         else:
             path = os.fsencode(invocation.file)
             transport.write(frames.encode(Kind.INFER_FILE, frame_id, number, invocation.meta, path))
@@ -190,7 +192,7 @@ class HostLink(asyncio.Protocol):
         self.heard = self._loop.time()
         in_flight = self.in_flight
         for kind, frame_id, number, meta, body in arrived:
-            if kind == Kind.ANSWER:
+            if kind == ANSWER:
                 invocation = in_flight.pop(frame_id, None)
                 if invocation is not None:
                     self._finish(invocation)

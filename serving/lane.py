@@ -16,6 +16,7 @@ from .body_only import BodyOnly
 from .door import Door
 from .errors import BodyTooLargeError
 from .express_cycle import ExpressCycle
+from .heads import END, Head
 from .http_errors import JSON_LINE, error_body
 from .request_ids import HEADER as REQUEST_ID_HEADER
 from .request_ids import MOST_BYTES as MOST_ID_BYTES
@@ -23,6 +24,10 @@ from .sessions import HEADER as SESSION_HEADER
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE_LINE = b"connection: close\r\n"
+# Headers that change how a request is read, or that no two requests share: heads with them are not remembered.
+OWN_TO_ONE = frozenset(
+    {REQUEST_ID_HEADER, SESSION_HEADER, b"expect", b"transfer-encoding", b"traceparent", b"x-amzn-trace-id"}
+)
 # How long a client may go on sending a body that was refused, so that it gets to read why.
 LINGER_S = 5.0
 # Above this a body is written by itself instead of being copied behind its head.
@@ -49,6 +54,9 @@ class ExpressLane(HttpToolsProtocol):
         self._has_session = False
         self._request_id = b""
         self._in_head = False
+        self._is_between = True  # no message has begun that is not over: the next byte is a head's first
+        self._missing = 0  # bytes of a body whose head the parser has not seen, since it was known
+        self._chunk = b""  # what is being parsed, if it begins with a head
         self._body_bytes = 0
         self._chunks = 0
         self._since = self.loop.time()  # when the present phase (idle, head, body) began
@@ -59,9 +67,20 @@ class ExpressLane(HttpToolsProtocol):
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, unless what came before could not be understood."""
+        """Feed the parser, unless what came before could not be understood, or the head is one that was read before."""
         if self._refusal is not None:
             return
+        if self._missing:
+            data = self._take_missing(data)
+            if not data:
+                return
+        if self._is_between:
+            end = data.find(END) + 4
+            head = self.door.heads.get(data[:end])
+            if head is not None and len(data) - end <= head.length:
+                self._begin_known(head, data[end:])
+                return
+        self._chunk = data if self._is_between else b""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -93,6 +112,32 @@ class ExpressLane(HttpToolsProtocol):
         lines = b"".join(b"%b: %b\r\n" % header for header in framing)
         self.data_received(b"POST / HTTP/1.1\r\n" + lines + b"\r\n" + rest)
 
+    def _begin_known(self, head: Head, body: bytes) -> None:
+        """Begin a request whose head was read before, by this connection or another."""
+        cycle = ExpressCycle(self, head.name, head.lines, body)
+        cycle.started = self._since = self.loop.time()
+        self.cycle = cast("RequestResponseCycle", cycle)
+        self.expect_100_continue = False
+        self._missing = head.length - len(body)
+        if self._missing:
+            self._is_between = False
+            self._body_bytes = self._chunks = 0
+            cycle.collect(head.length)
+            if body:
+                self.on_body(body)
+        else:
+            cycle.more_body = False
+        self._await_turn(cycle)
+
+    def _take_missing(self, data: bytes) -> bytes:
+        """Take the bytes that a known head's body still lacks, and return what comes behind them."""
+        piece, rest = data[: self._missing], data[self._missing :]
+        self._missing -= len(piece)
+        self.on_body(piece)
+        if not self._missing:
+            self.on_message_complete()
+        return rest
+
     def on_message_begin(self) -> None:
         """Begin a head; the scope that uvicorn makes here is made only for requests that need one."""
         self.url = b""
@@ -102,38 +147,43 @@ class ExpressLane(HttpToolsProtocol):
         self._content_length = 0
         self._has_session = False
         self._request_id = b""
+        self._is_repeatable = True
         self._in_head = True
+        self._is_between = False
         self._since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         """Collect the target."""
         self.url += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self.door.limits.header_bytes:
+            raise _HeadTooLargeError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header."""
         name = name.lower()
-        self.headers.append((name, value))
-        self._count_head(len(name) + len(value))
-        if name == REQUEST_ID_HEADER:
-            self._request_id = value[:MOST_ID_BYTES]
-        elif name == SESSION_HEADER:
-            self._has_session = True
-        elif name == b"content-length":
-            self._content_length = int(value)  # the parser has checked that it is a number
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
+        headers = self.headers
+        headers.append((name, value))
+        self._head_bytes += len(name) + len(value)
         limits = self.door.limits
-        if self._head_bytes > limits.header_bytes or len(self.headers) > limits.header_count:
+        if self._head_bytes > limits.header_bytes or len(headers) > limits.header_count:
             raise _HeadTooLargeError
+        if name == b"content-length":
+            self._content_length = int(value)  # the parser has checked that it is a number
+        elif name in OWN_TO_ONE:
+            self._is_repeatable = False
+            if name == REQUEST_ID_HEADER:
+                self._request_id = value[:MOST_ID_BYTES]
+            elif name == SESSION_HEADER:
+                self._has_session = True
+            elif name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """Choose the lane."""
         self._in_head = False
         self._body_bytes = self._chunks = 0
+        chunk, self._chunk = self._chunk, b""
         method = self.parser.get_method()
         is_ping = method == b"GET" and self.url == b"/ping"
         name = self.door.target(self.url) if method == b"POST" else None
@@ -141,14 +191,20 @@ class ExpressLane(HttpToolsProtocol):
         if is_ordinary or self._has_session or self.parser.should_upgrade():
             self._begin_asgi()
             return
-        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        meta = b"" if is_ping else self.door.request_lines(self.headers)
-        cycle = ExpressCycle(
-            self, name or "", meta, declared=self._content_length, keep_alive=keep_alive, is_ping=is_ping
-        )
+        lines = b"" if is_ping else self.door.request_lines(self.headers)
+        cycle = ExpressCycle(self, name or "", lines)
+        cycle.collect(self._content_length)
+        cycle.is_ping = is_ping
+        cycle.is_http10 = self.parser.get_http_version() == "1.0"
+        cycle.keep_alive = not cycle.is_http10 and self.parser.should_keep_alive()
         cycle.given_id = self._request_id
         cycle.started = self._since
         self.cycle = cast("RequestResponseCycle", cycle)
+        if self._is_repeatable and cycle.keep_alive and 0 < self._content_length <= self.door.limits.spool_bytes:
+            self.door.heads.remember(chunk, Head(cycle.name, lines, self._content_length))
+        self._await_turn(cycle)
+
+    def _await_turn(self, cycle: ExpressCycle) -> None:
         if self._front is None or self._front.response_complete:
             self._begin_express(cycle)
         else:
@@ -175,7 +231,7 @@ class ExpressLane(HttpToolsProtocol):
         self._front = cycle
         cycle.is_current = True
         # Judged before the body is read, and before a client that asks first is told to send it.
-        if cycle.is_too_large:
+        if cycle.pieces is not None and cycle.is_too_large:
             self._refuse_body(cycle)
         elif not cycle.more_body:
             cycle.dispatch()
@@ -197,6 +253,7 @@ class ExpressLane(HttpToolsProtocol):
             return
         if cycle.response_complete:
             return  # refused: read and dropped, so that the client gets to read the answer
+        assert cycle.pieces is not None  # the body of one that came whole does not come here
         try:
             cycle.pieces.add(body)
         except MooringError as error:
@@ -210,6 +267,7 @@ class ExpressLane(HttpToolsProtocol):
         cycle = self.cycle
         if self.parser.should_upgrade():
             return  # its body is still to come, see _ignore_upgrade
+        self._is_between = cycle.keep_alive
         if self._lingering:
             self.transport.close()
         elif not isinstance(cycle, ExpressCycle):
@@ -247,7 +305,7 @@ class ExpressLane(HttpToolsProtocol):
 
     def write_stream_head(self, cycle: ExpressCycle, status: int, lines: bytes) -> None:
         """Write the head of an answer whose length nobody knows: chunked, or ended by the connection's end."""
-        cycle.is_chunked = self.parser.get_http_version() != "1.0" and b"content-length" not in lines
+        cycle.is_chunked = not cycle.is_http10 and b"content-length" not in lines
         cycle.keep_alive = cycle.keep_alive and cycle.is_chunked
         if self.door.observer is not None:
             self.door.observer.express(cycle, status)
@@ -277,6 +335,9 @@ class ExpressLane(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Give the next request in the pipeline its turn. Both lanes come through here."""
         self.server_state.total_requests += 1
+        if not self.pipeline and self._refusal is None and not self.flow.read_paused:
+            self._since = self.loop.time()  # nearly always: nothing waits
+            return
         if self._advancing or self.transport.is_closing():
             return
         self._advancing = True  # an answer given at once comes back here: loop, do not recurse
@@ -297,7 +358,7 @@ class ExpressLane(HttpToolsProtocol):
 
     def _refuse_rest(self, cycle: ExpressCycle, error: MooringError) -> None:
         """Answer at once, then drop what the client still sends: a reset would take the answer with it."""
-        cycle.pieces.discard()
+        cycle.discard()
         self._write(cycle, *self.door.refuse(error, cycle.name, cycle.id), keep_alive=False)
         cycle.response_complete = True
         self._lingering = True

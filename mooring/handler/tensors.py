@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mooring.contract.errors import MooringError
+
 from . import codecs, open_inference
 from .errors import PredictionInputError, UnsupportedContentTypeError
 from .images import MODES, decode_image
@@ -66,6 +68,14 @@ class Inputs(NamedTuple):
         return 1
 
 
+class Alike(NamedTuple):
+    """The inputs of several requests as one array, since all bodies have one shape."""
+
+    arrays: Mapping[str, Array]
+    rows_each: int
+    is_single: bool  # each is one row without a batch dimension
+
+
 @dataclass(frozen=True)
 class InputReader:
     """Reads request bodies as the inputs of one model."""
@@ -86,6 +96,27 @@ class InputReader:
         if isinstance(value, dict):
             return self._named(value) if media_type.name == NPZ else self._read_object(value)
         return self._single(value)
+
+    def read_alike(self, bodies: Sequence[bytes], content_type: str) -> Alike | None:
+        """Return several JSON bodies as one array: a step for all instead of a dozen for each.
+
+        None where they are not all arrays of numbers of one shape that fits: then they are to be read one by one,
+        which also finds out whose fault it is.
+        """
+        media_type = parse(content_type or JSON)
+        if len(self.specs) != 1 or media_type.name != JSON or self.specs[0].dtype.kind == "O":
+            return None
+        spec = self.specs[0]
+        try:
+            array = array_of([codecs.decode_json(body, media_type) for body in bodies], spec.dtype)
+        except (MooringError, ValueError):
+            return None
+        is_single = array.ndim == len(spec.shape)
+        if not is_single and array.ndim == len(spec.shape) + 1:
+            array = array.reshape(-1, *array.shape[2:])
+        if not spec.fits(array.shape) or not len(array):
+            return None
+        return Alike({spec.name: array}, len(array) // len(bodies), is_single)
 
     @property
     def accepted(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from mooring.handler.errors import LoadCancelledError, ModelLoadError, Predictio
 from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.stages import timed
-from mooring.handler.tensors import InputReader, Inputs, InputSpec, answer_value, answer_values
+from mooring.handler.tensors import Alike, InputReader, Inputs, InputSpec, answer_value, answer_values
 from mooring.handler.terms import LoadTerms
 
 from .model_cache import LEAST_MODEL_BYTES, CachedModel, Tier
@@ -31,6 +31,8 @@ Array = NDArray[Any]
 
 # Beyond this many rows a batch gains little and the first request of it waits for the last.
 MAX_BATCH_ROWS = 64
+# Above this, all bodies of a batch together, they are read one by one.
+MOST_ALIKE_BYTES = 1 << 18
 # All of an absolute path but its last name.
 FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/\"':]*/)*")
 DTYPES = {
@@ -105,6 +107,9 @@ class OnnxHandler:
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
         """Answer requests, those of one shape together, as many as have `max_batch_rows` rows between them."""
+        together = self._answer_alike(requests)
+        if together is not None:
+            return together
         with timed("decode"):
             read = [self._read(request) for request in requests]
         if len(read) == 1 and isinstance(read[0], Inputs):
@@ -121,6 +126,45 @@ class OnnxHandler:
                 for index, answer in zip(batch, made, strict=True):
                     answers[index] = answer
         return answers
+
+    def _answer_alike(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception] | None:
+        """Answer requests that differ in their numbers only, as under load most do; None if they differ in more.
+
+        Nor is one answered here that the model fails on: which it was, the slower way finds out.
+        """
+        first = requests[0]
+        if sum(len(each.body) for each in requests) > MOST_ALIKE_BYTES:
+            return None  # that they are alike costs little to find out only where they are small
+        if any(each.content_type != first.content_type for each in requests):
+            return None
+        with timed("decode"):
+            alike = self._reader.read_alike([each.body for each in requests], first.content_type)
+        if alike is None:
+            return None
+        try:
+            with timed("predict"):
+                outputs = list(self._predict_alike(alike, len(requests)))
+        except Exception:  # as below
+            logger.debug("A batch failed and is run again in parts.", exc_info=True)
+            return None
+        with timed("encode"):
+            return [
+                self._encode(output, request, is_single=alike.is_single)
+                for output, request in zip(outputs, requests, strict=True)
+            ]
+
+    def _predict_alike(self, alike: Alike, requests: int) -> Iterator[list[Array]]:
+        """Yield each request's outputs. Of one that is alone they are whole: its model may know no rows."""
+        if requests == 1:
+            yield self._run(self._outputs, alike.arrays, None)
+            return
+        size = alike.rows_each
+        most = max(1, self.max_batch_rows // size) * size
+        for begin in range(0, requests * size, most):
+            batch = {name: array[begin : begin + most] for name, array in alike.arrays.items()}
+            outputs = self._run(self._outputs, batch, None)
+            for start in range(0, min(most, requests * size - begin), size):
+                yield [output[start : start + size] for output in outputs]
 
     def _read(self, request: InferenceRequest) -> Inputs | Exception:
         try:
@@ -140,7 +184,9 @@ class OnnxHandler:
             outputs = self._predict_alone(batch, error)
         with timed("encode"):
             return [
-                output if isinstance(output, Exception) else self._encode(output, inputs, request)
+                output
+                if isinstance(output, Exception)
+                else self._encode(output, request, is_single=inputs.is_single, asked=inputs.request)
                 for output, inputs, request in zip(outputs, batch, requests, strict=True)
             ]
 
@@ -171,11 +217,13 @@ class OnnxHandler:
                 results += self._predict_alone([inputs], error)
         return results
 
-    def _encode(self, output: list[Array], inputs: Inputs, request: InferenceRequest) -> InferenceResponse | Exception:
+    def _encode(
+        self, output: list[Array], request: InferenceRequest, *, is_single: bool, asked: TensorRequest | None = None
+    ) -> InferenceResponse | Exception:
         try:
-            if inputs.request is not None:
-                return self._encode_tensors(output, inputs, inputs.request, request)
-            value = answer_value(self._outputs, output, is_single=inputs.is_single)
+            if asked is not None:
+                return self._encode_tensors(output, request, asked, is_single=is_single)
+            value = answer_value(self._outputs, output, is_single=is_single)
             return InferenceResponse(*codecs.encode(value, request.accept))
         except MooringError as error:
             return error
@@ -183,9 +231,9 @@ class OnnxHandler:
             return PredictionError(f"The model's output cannot be written: {error}")
 
     def _encode_tensors(
-        self, output: list[Array], inputs: Inputs, asked: TensorRequest, request: InferenceRequest
+        self, output: list[Array], request: InferenceRequest, asked: TensorRequest, *, is_single: bool
     ) -> InferenceResponse:
-        named = [*answer_values(self._outputs, output, is_single=inputs.is_single).items()]
+        named = [*answer_values(self._outputs, output, is_single=is_single).items()]
         model_name = request.headers.get(open_inference_answers.MODEL_NAME_HEADER, "")
         body, content_type, headers = open_inference_answers.encode_response(asked, model_name, named)
         return InferenceResponse(body, content_type, headers=headers)
