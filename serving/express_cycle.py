@@ -9,7 +9,7 @@ from .http_errors import error_event
 from .invocation import Invocation
 
 if TYPE_CHECKING:
-    from .lane import ExpressLane
+    from .connection import Connection
 
 EVENT_STREAM = b"text/event-stream"
 # Credit is given in portions: a frame for each token of a text would cost as much as the token.
@@ -33,19 +33,19 @@ class ExpressCycle(Invocation):
     is_events = False
     owed = 0  # bytes of a stream that were taken, and for which no credit was given yet
 
-    def __init__(self, lane: "ExpressLane", name: str, meta: bytes, body: bytes = b"") -> None:
+    def __init__(self, connection: "Connection", name: str, meta: bytes, body: bytes = b"") -> None:
         super().__init__(name, meta, body)
-        self.lane = lane
+        self.connection = connection
 
     def collect(self, declared: int) -> None:
         """Make ready for a body that comes in pieces."""
         self.declared = declared
-        self.pieces = Body(self.lane.door.limits.spool_bytes)
+        self.pieces = Body(self.connection.door.limits.spool_bytes)
 
     @property
     def is_too_large(self) -> bool:
         """Whether the body is, or says that it will be, over the limit."""
-        most = self.lane.door.limits.max_body_bytes
+        most = self.connection.door.limits.max_body_bytes
         return self.declared > most or (self.pieces is not None and self.pieces.size > most)
 
     @property
@@ -67,7 +67,7 @@ class ExpressCycle(Invocation):
 
     def dispatch(self) -> None:
         """Send the complete request where it goes."""
-        door = self.lane.door
+        door = self.connection.door
         if self.is_ping:
             self.answer(*door.ping_answer())
             return
@@ -97,11 +97,11 @@ class ExpressCycle(Invocation):
         """Write the answer, unless the client is gone."""
         self.discard()
         if not self.disconnected and not self.response_complete:
-            self.lane.write_answer(self, status, lines, body)
+            self.connection.write_answer(self, status, lines, body)
 
     def fail(self, error: MooringError) -> None:
         """Write the error as the table translates it."""
-        self.answer(*self.lane.door.refuse(error, self.name, self.id))
+        self.answer(*self.connection.door.refuse(error, self.name, self.id))
 
     def begin(self, status: int, lines: bytes) -> None:
         """Write the head of a streamed answer."""
@@ -109,15 +109,15 @@ class ExpressCycle(Invocation):
         self.streaming = True
         self.is_events = EVENT_STREAM in lines
         if not self.disconnected:
-            self.lane.write_stream_head(self, status, lines)
+            self.connection.write_stream_head(self, status, lines)
 
     def chunk(self, part: bytes) -> None:
         """Write a part, and give credit for it unless the client does not keep up."""
         if self.disconnected or not part:
             return
-        self.lane.write_part(self, part)
+        self.connection.write_part(self, part)
         self.owed += len(part)
-        if self.owed >= CREDIT_BYTES and not self.lane.flow.write_paused:
+        if self.owed >= CREDIT_BYTES and not self.connection.flow.write_paused:
             self.pay()
 
     def pay(self) -> None:
@@ -129,15 +129,15 @@ class ExpressCycle(Invocation):
     def end(self) -> None:
         """End a streamed answer."""
         if not self.disconnected:
-            self.lane.write_stream_end(self, is_whole=True)
+            self.connection.write_stream_end(self, is_whole=True)
 
     def break_off(self, error: MooringError) -> None:
         """End a streamed answer with an error event where it is made of events, else so that it is seen to be cut."""
         if self.disconnected:
             return
         if self.is_events:
-            self.lane.write_part(self, error_event(error))
-        self.lane.write_stream_end(self, is_whole=self.is_events)
+            self.connection.write_part(self, error_event(error))
+        self.connection.write_stream_end(self, is_whole=self.is_events)
 
     def discard(self) -> None:
         """Let go of the body."""

@@ -30,7 +30,7 @@ from .frames import Frame, FrameReader, Kind
 from .host_loader import LOADER_NAME, Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
 from .running import RunningPage
-from .streams import Stream
+from .streams import Stream, Streams
 from .tally import Tallies
 
 logger = logging.getLogger("mooring.serving.host")
@@ -95,11 +95,10 @@ class Host:
         self._running: Sequence[Waiting] = ()
         self._running_model = ""
         self._cancelled: set[int] = set()  # ids of frames whose handler runs at this moment
-        self._streams: dict[tuple[socket.socket, int], Stream] = {}  # by the connection and id of their frames
-        self._advancing: Stream | None = None
         self._loader = Loader(terms)
         self._tallies = Tallies()
         self._page = RunningPage.beside(listener.getsockname())
+        self._streams = Streams(self._page, self._cancelled)
         self._is_copy = False
         self._seen_a_front = False
 
@@ -119,8 +118,7 @@ class Host:
             self._take_arrivals(self._seconds_to_wait())
             for number in list(self._queues):
                 self._run_queue(number)
-            if self._streams:
-                self._advance_streams()
+            self._streams.advance()
             if self._tallies.seconds_until_due(time.monotonic()) == 0:
                 self._tell_tallies()
 
@@ -128,8 +126,8 @@ class Host:
         """Return which requests run now, and of which model, for lines of the log."""
         if threading.current_thread().name == LOADER_NAME:
             return {}
-        if self._advancing is not None:
-            return {"request_id": request_ids.of_frame(os.getpid(), self._advancing.frame_id).decode()}
+        if self._streams.advancing is not None:
+            return {"request_id": request_ids.of_frame(os.getpid(), self._streams.advancing.frame_id).decode()}
         ids = [
             request_ids.named_in(read_request_lines(waiting.frame.meta)[2])
             or request_ids.of_frame(os.getpid(), waiting.frame.id)
@@ -152,7 +150,7 @@ class Host:
 
     def _seconds_to_wait(self) -> float | None:
         """How long nothing need be done unless something arrives: None for ever."""
-        if any(stream.may_go_on for stream in self._streams.values()):
+        if self._streams.may_go_on:
             return 0.0
         now = time.monotonic()
         until_told = self._tallies.seconds_until_due(now)
@@ -218,16 +216,13 @@ class Host:
         elif frame.kind == Kind.CANCEL:
             self._cancel(connection, frame.id)
         elif frame.kind == Kind.CREDIT:
-            stream = self._streams.get((connection, frame.id))
-            if stream is not None:
-                stream.credit += frame.number
+            self._streams.credit(connection, frame.id, frame.number)
 
     def _hang_up(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
         del self._readers[connection]
         connection.close()
-        for key in [key for key in self._streams if key[0] is connection]:
-            self._streams.pop(key).close()
+        self._streams.hang_up(connection)
 
     def _collect_finished(self) -> None:
         for finished in self._loader.finished():
@@ -245,10 +240,7 @@ class Host:
 
     def _cancel(self, connection: socket.socket, frame_id: int) -> None:
         """Drop a request that waits, stop a stream or a load; one that runs is told when it asks."""
-        stream = self._streams.get((connection, frame_id))
-        if stream is not None and stream is not self._advancing:
-            del self._streams[connection, frame_id]
-            stream.cancel()
+        if self._streams.cancel(connection, frame_id):
             return
         for number, queue in list(self._queues.items()):
             for waiting in queue:
@@ -258,7 +250,7 @@ class Host:
                         del self._queues[number]
                     self._send(connection, error_frame(frame_id, CancelledRequestError()))
                     return
-        if stream is not None or any(waiting.frame.id == frame_id for waiting in self._running):
+        if any(waiting.frame.id == frame_id for waiting in self._running):
             self._cancelled.add(frame_id)
         else:
             self._loader.cancel(frame_id)
@@ -310,7 +302,8 @@ class Host:
         replies: dict[socket.socket, list[bytes]] = {}
         for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, InferenceResponse) and answer.chunks is not None:
-                self._begin_stream(waiting, answer)
+                stream = Stream(waiting.frame.id, answer.chunks, partial(self._send, waiting.connection))
+                self._streams.begin(waiting.connection, stream, answer)
             else:
                 replies.setdefault(waiting.connection, []).append(_answer_frame(waiting.frame.id, answer))
         for connection, parts in replies.items():
@@ -323,35 +316,6 @@ class Host:
         frame = frames.encode(Kind.TALLY, 0, 0, b"", self._tallies.take())
         for connection in list(self._readers):
             self._send(connection, frame)
-
-    def _begin_stream(self, waiting: Waiting, answer: InferenceResponse) -> None:
-        assert answer.chunks is not None
-        stream = Stream(waiting.frame.id, answer.chunks, partial(self._send, waiting.connection))
-        goes_on = stream.begin(answer)
-        if goes_on and waiting.frame.id in self._cancelled:
-            stream.cancel()
-        elif goes_on:
-            self._streams[waiting.connection, waiting.frame.id] = stream
-
-    def _advance_streams(self) -> None:
-        """Let every stream whose reader keeps up make one chunk."""
-        for key, stream in list(self._streams.items()):
-            # One stream's handler may have looked for what has arrived, and so have ended another.
-            if key in self._streams and stream.may_go_on:
-                self._advance(key, stream)
-
-    def _advance(self, key: tuple[socket.socket, int], stream: Stream) -> None:
-        self._advancing = stream
-        self._page.note([stream.frame_id])
-        goes_on = stream.advance()
-        self._page.clear()
-        self._advancing = None
-        if goes_on and stream.frame_id in self._cancelled:
-            stream.cancel()
-            goes_on = False
-        self._cancelled.discard(stream.frame_id)
-        if not goes_on:
-            self._streams.pop(key, None)
 
     def _send(self, connection: socket.socket, reply: bytes) -> None:
         try:

@@ -8,30 +8,22 @@ whichever lane they come from. Everything else falls through to the ASGI applica
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from mooring.contract.errors import MooringError
 
 from .body_only import BodyOnly
-from .door import Door
-from .errors import BodyTooLargeError
+from .connection import Connection
 from .express_cycle import ExpressCycle
 from .heads import END, Head
-from .http_errors import JSON_LINE, error_body
 from .request_ids import HEADER as REQUEST_ID_HEADER
 from .request_ids import MOST_BYTES as MOST_ID_BYTES
 from .sessions import HEADER as SESSION_HEADER
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CLOSE_LINE = b"connection: close\r\n"
 # Headers that change how a request is read, or that no two requests share: heads with them are not remembered.
 OWN_TO_ONE = frozenset(
     {REQUEST_ID_HEADER, SESSION_HEADER, b"expect", b"transfer-encoding", b"traceparent", b"x-amzn-trace-id"}
 )
-# How long a client may go on sending a body that was refused, so that it gets to read why.
-LINGER_S = 5.0
-# Above this a body is written by itself instead of being copied behind its head.
-SEPARATE_WRITE_BYTES = 1 << 16
 
 
 class _HeadTooLargeError(Exception):
@@ -42,29 +34,20 @@ class _TooManyChunksError(Exception):
     """Raised like the one above."""
 
 
-class ExpressLane(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with the express lane in front, and with limits on heads, bodies and idleness."""
+class ExpressLane(Connection):
+    """A connection with the express lane in front, and with limits on heads and bodies."""
 
-    def __init__(self, *args: Any, door: Door, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.door = door
-        self._front: ExpressCycle | RequestResponseCycle | None = None  # whose answer is next on the wire
         self._head_bytes = 0
         self._content_length = 0
         self._has_session = False
         self._request_id = b""
-        self._in_head = False
+        self._is_repeatable = True
         self._is_between = True  # no message has begun that is not over: the next byte is a head's first
         self._missing = 0  # bytes of a body whose head the parser has not seen, since it was known
         self._chunk = b""  # what is being parsed, if it begins with a head
-        self._body_bytes = 0
         self._chunks = 0
-        self._since = self.loop.time()  # when the present phase (idle, head, body) began
-        self._advancing = False
-        self._refusal: bytes | None = None  # what is still to be said before closing
-        self._lingering = False
-
-    # --- reading ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless what came before could not be understood, or the head is one that was read before."""
@@ -204,39 +187,12 @@ class ExpressLane(HttpToolsProtocol):
             self.door.heads.remember(chunk, Head(cycle.name, lines, self._content_length))
         self._await_turn(cycle)
 
-    def _await_turn(self, cycle: ExpressCycle) -> None:
-        if self._front is None or self._front.response_complete:
-            self._begin_express(cycle)
-        else:
-            # Answers keep the order of requests: this one waits for its turn, and no more are read meanwhile.
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
-
     def _begin_asgi(self) -> None:
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()  # makes the scope, and empties what it is made from
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin the request whose turn it is, in its own lane. uvicorn calls this for every cycle of its pipeline."""
-        if isinstance(cycle, ExpressCycle):
-            self._begin_express(cycle)
-            return
-        self._front = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def _begin_express(self, cycle: ExpressCycle) -> None:
-        self._front = cycle
-        cycle.is_current = True
-        # Judged before the body is read, and before a client that asks first is told to send it.
-        if cycle.pieces is not None and cycle.is_too_large:
-            self._refuse_body(cycle)
-        elif not cycle.more_body:
-            cycle.dispatch()
-        elif self.expect_100_continue:  # its body comes next, so the head read last is its own
-            self.transport.write(CONTINUE)
 
     def on_chunk_header(self) -> None:
         """Count the chunks of a body that comes in chunks: each costs far more than the bytes it may bring."""
@@ -276,182 +232,3 @@ class ExpressLane(HttpToolsProtocol):
             cycle.more_body = False
             if cycle.is_current and not cycle.response_complete:
                 cycle.dispatch()
-
-    # --- writing ----------------------------------------------------------------------------------------------------
-
-    def write_answer(self, cycle: ExpressCycle, status: int, lines: bytes, body: bytes) -> None:
-        """Write a complete answer and let the next request of the connection have its turn."""
-        self._write(cycle, status, lines, body, keep_alive=cycle.keep_alive)
-        cycle.response_complete = True
-        if not cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _write(self, cycle: ExpressCycle, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
-        head = b"%b%b%bcontent-length: %d\r\n%b%b\r\n" % (
-            STATUS_LINE[status],
-            self.door.default_lines(self.server_state.default_headers),
-            lines,
-            len(body),
-            cycle.id_line,
-            b"" if keep_alive else CLOSE_LINE,
-        )
-        if self.door.observer is not None and not cycle.is_ping:
-            self.door.observer.express(cycle, status, len(body))
-        if len(body) > SEPARATE_WRITE_BYTES:
-            self.transport.writelines((head, body))
-        else:
-            self.transport.write(head + body)
-
-    def write_stream_head(self, cycle: ExpressCycle, status: int, lines: bytes) -> None:
-        """Write the head of an answer whose length nobody knows: chunked, or ended by the connection's end."""
-        cycle.is_chunked = not cycle.is_http10 and b"content-length" not in lines
-        cycle.keep_alive = cycle.keep_alive and cycle.is_chunked
-        if self.door.observer is not None:
-            self.door.observer.express(cycle, status)
-        head = b"%b%b%b%b%b%b\r\n" % (
-            STATUS_LINE[status],
-            self.door.default_lines(self.server_state.default_headers),
-            lines,
-            b"transfer-encoding: chunked\r\n" if cycle.is_chunked else b"",
-            cycle.id_line,
-            b"" if cycle.keep_alive else CLOSE_LINE,
-        )
-        self.transport.write(head)
-
-    def write_part(self, cycle: ExpressCycle, part: bytes) -> None:
-        """Write a part of a streamed answer."""
-        self.transport.write(b"%x\r\n%b\r\n" % (len(part), part) if cycle.is_chunked else part)
-
-    def write_stream_end(self, cycle: ExpressCycle, *, is_whole: bool) -> None:
-        """End a streamed answer; one that is not whole is cut, so that no client takes it for complete."""
-        if is_whole and cycle.is_chunked:
-            self.transport.write(b"0\r\n\r\n")
-        cycle.response_complete = True
-        if not is_whole or not cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-    def on_response_complete(self) -> None:
-        """Give the next request in the pipeline its turn. Both lanes come through here."""
-        self.server_state.total_requests += 1
-        if not self.pipeline and self._refusal is None and not self.flow.read_paused:
-            self._since = self.loop.time()  # nearly always: nothing waits
-            return
-        if self._advancing or self.transport.is_closing():
-            return
-        self._advancing = True  # an answer given at once comes back here: loop, do not recurse
-        while self.pipeline and self._front is not None and self._front.response_complete:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
-        self._advancing = False
-        if self.pipeline or self.transport.is_closing():
-            return
-        self._since = self.loop.time()
-        if self._front is not None and self._front.response_complete and self._refusal is not None:
-            self._say_refusal()
-        elif not self.flow.write_paused:
-            self.flow.resume_reading()
-
-    def _refuse_body(self, cycle: ExpressCycle) -> None:
-        self._refuse_rest(cycle, BodyTooLargeError(self.door.limits.max_body_bytes))
-
-    def _refuse_rest(self, cycle: ExpressCycle, error: MooringError) -> None:
-        """Answer at once, then drop what the client still sends: a reset would take the answer with it."""
-        cycle.discard()
-        self._write(cycle, *self.door.refuse(error, cycle.name, cycle.id), keep_alive=False)
-        cycle.response_complete = True
-        self._lingering = True
-        self._since = self.loop.time()
-        self.flow.resume_reading()
-
-    def _refuse(self, status: int, kind: str, message: str) -> None:
-        """Say what was wrong with bytes that are no request, after the answers that come first, and close."""
-        if self._lingering:
-            self.transport.close()  # its answer is out
-            return
-        body = error_body(status, kind, message)
-        head = b"%b%bcontent-length: %d\r\n%b\r\n" % (STATUS_LINE[status], JSON_LINE, len(body), CLOSE_LINE)
-        self._refusal = head + body
-        self.flow.pause_reading()
-        cycle = self.cycle
-        if cycle is not None and cycle.more_body and not cycle.response_complete:
-            # The bytes are of its own body, which will never be whole: this is its answer.
-            if cycle is not self._front:
-                self.pipeline.popleft()
-            _leave(cycle)
-            cycle.response_complete = True
-        if self._front is None or self._front.response_complete:
-            self._say_refusal()
-
-    def _say_refusal(self) -> None:
-        """Say it, then drop what the client still sends, as above."""
-        self.transport.write(self._refusal or b"")
-        self.transport.write_eof()
-        self._lingering = True
-        self._since = self.loop.time()
-        self.flow.resume_reading()
-
-    # --- watching ---------------------------------------------------------------------------------------------------
-
-    def check_time(self, now: float) -> None:
-        """Close the connection if its client idles, dawdles or does not read. Called about once a second."""
-        limits = self.door.limits
-        elapsed = now - self._since
-        if self.transport.is_closing():
-            if elapsed > limits.response_seconds:
-                self.transport.abort()  # closed long ago, but the client does not take what is left
-        elif self._lingering:
-            if elapsed > LINGER_S:
-                self.transport.close()
-        elif self._in_head:
-            if elapsed > limits.header_seconds:
-                self._refuse(408, "RequestTimeoutException", f"No complete head came in {limits.header_seconds:g} s.")
-        elif self._front is not None and not self._front.response_complete:
-            self._check_body(elapsed)
-        elif elapsed > limits.keep_alive_seconds:
-            self.transport.close()
-
-    def _check_body(self, elapsed: float) -> None:
-        """Refuse a body that trickles in. A request that is complete is the catalog's to watch."""
-        limits = self.door.limits
-        is_slow = elapsed > limits.header_seconds and self._body_bytes < elapsed * limits.body_bytes_per_second
-        if not is_slow or self._front is not self.cycle or not self.cycle.more_body:
-            return
-        if isinstance(self.cycle, ExpressCycle):
-            self.cycle.keep_alive = False
-            message = f"The body came at less than {limits.body_bytes_per_second:,} bytes per second."
-            self.cycle.answer(408, JSON_LINE, error_body(408, "RequestTimeoutException", message))
-        else:
-            self.transport.abort()
-
-    def pause_writing(self) -> None:
-        """Stop reading from a client that does not read."""
-        super().pause_writing()
-        self.flow.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Read on, unless requests are waiting for their turn."""
-        super().resume_writing()
-        if isinstance(self._front, ExpressCycle):
-            self._front.pay()
-        if not self.pipeline and self._refusal is None:
-            self.flow.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of what waits; requests already in a host are let finish, and their answers dropped."""
-        waiting = [cycle for cycle, _ in self.pipeline]
-        self.pipeline.clear()
-        for cycle in (self._front, *waiting):
-            if cycle is not None:
-                _leave(cycle)
-        super().connection_lost(exc)
-
-
-def _leave(cycle: ExpressCycle | RequestResponseCycle) -> None:
-    """Tell a request that its client is gone, or that the rest of its body will not come."""
-    if isinstance(cycle, ExpressCycle):
-        cycle.leave()
-    else:
-        cycle.disconnected = True
-        cycle.message_event.set()

@@ -1,6 +1,7 @@
 """The server as a whole: start, serve, drain, stop. It owns the socket, the signals, the pool and the exit code."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -123,6 +124,7 @@ class Server(uvicorn.Server):
             create_app(self._door, self._catalog, paths, self._upkeep, admission, audience), self._door.observer
         )
         await super().startup(sockets)
+        gc.freeze()  # all that was imported lives as long as the server: nothing there is garbage to look for
         self._spawn(self._watch_connections())
         logger.info("Settings: %s", settings.described())
         logger.info("Listening on %s:%d (%s).", settings.host, settings.port, settings.mode.value)

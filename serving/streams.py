@@ -1,6 +1,7 @@
 """Streamed answers inside a host: each gives one chunk a turn, so that a long one holds up nobody for long."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from mooring.handler.protocol import InferenceResponse
 from . import frames
 from .frames import Kind
 from .host_wire import error_frame, response_lines
+from .running import RunningPage
 
 logger = logging.getLogger(__name__)
 
@@ -77,3 +79,69 @@ class Stream:
                 close()
             except Exception:  # as above
                 logger.exception("A stream raised while it was closed.")
+
+
+class Streams:
+    """The streams of a host, by the connection and id of their frames. `cancelled` holds ids of what runs just now."""
+
+    def __init__(self, page: RunningPage, cancelled: set[int]) -> None:
+        self.advancing: Stream | None = None
+        self._page = page
+        self._cancelled = cancelled
+        self._open: dict[tuple[socket.socket, int], Stream] = {}
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether some client has taken enough to be sent more."""
+        return any(stream.may_go_on for stream in self._open.values())
+
+    def begin(self, connection: socket.socket, stream: Stream, answer: InferenceResponse) -> None:
+        """Begin a stream, and keep it if there is more to come."""
+        if not stream.begin(answer):
+            return
+        if stream.frame_id in self._cancelled:
+            stream.cancel()
+        else:
+            self._open[connection, stream.frame_id] = stream
+
+    def advance(self) -> None:
+        """Let every stream whose reader keeps up make one chunk."""
+        for key, stream in list(self._open.items()):
+            # One stream's handler may have looked for what has arrived, and so have ended another.
+            if key in self._open and stream.may_go_on and not self._goes_on(stream):
+                self._open.pop(key, None)
+
+    def _goes_on(self, stream: Stream) -> bool:
+        self.advancing = stream
+        self._page.note([stream.frame_id])
+        goes_on = stream.advance()
+        self._page.clear()
+        self.advancing = None
+        if goes_on and stream.frame_id in self._cancelled:
+            stream.cancel()
+            goes_on = False
+        self._cancelled.discard(stream.frame_id)
+        return goes_on
+
+    def credit(self, connection: socket.socket, frame_id: int, size: int) -> None:
+        """Take note that a client has taken so many bytes."""
+        stream = self._open.get((connection, frame_id))
+        if stream is not None:
+            stream.credit += size
+
+    def cancel(self, connection: socket.socket, frame_id: int) -> bool:
+        """Stop a stream that nobody reads any more. Returns whether it was one; one that runs is told when it asks."""
+        stream = self._open.get((connection, frame_id))
+        if stream is None:
+            return False
+        if stream is self.advancing:
+            self._cancelled.add(frame_id)
+        else:
+            del self._open[connection, frame_id]
+            stream.cancel()
+        return True
+
+    def hang_up(self, connection: socket.socket) -> None:
+        """Close the streams of a front door that is gone."""
+        for key in [key for key in self._open if key[0] is connection]:
+            self._open.pop(key).close()

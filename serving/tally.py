@@ -34,9 +34,8 @@ class Tallies:
                 self._due = time.monotonic() + TELL_S
             counted = self._models[number] = new_histograms()
         counted[QUEUE].observe_all(waited)
-        counted["decode"].observe(WATCH.decode)
-        counted["predict"].observe(WATCH.predict)
-        counted["encode"].observe(WATCH.encode)
+        for stage, seconds in WATCH.seconds.items():
+            counted[stage].observe(seconds)
         counted[BATCH].observe(len(waited))
 
     def seconds_until_due(self, now: float) -> float | None:

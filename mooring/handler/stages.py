@@ -9,14 +9,14 @@ STAGES = ("decode", "predict", "encode")
 class Watch:
     """Seconds spent in each stage since the last reset."""
 
-    __slots__ = STAGES
+    __slots__ = ("seconds",)
 
     def __init__(self) -> None:
-        self.reset()
+        self.seconds = dict.fromkeys(STAGES, 0.0)
 
     def reset(self) -> None:
         """Begin anew."""
-        self.decode = self.predict = self.encode = 0.0
+        self.seconds = dict.fromkeys(STAGES, 0.0)
 
 
 WATCH = Watch()
@@ -36,4 +36,4 @@ class timed:  # noqa: N801 - read as a word: with timed("predict")
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        setattr(WATCH, self._stage, getattr(WATCH, self._stage) + perf_counter() - self._started)
+        WATCH.seconds[self._stage] += perf_counter() - self._started

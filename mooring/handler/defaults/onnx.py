@@ -132,13 +132,10 @@ class OnnxHandler:
 
         Nor is one answered here that the model fails on: which it was, the slower way finds out.
         """
-        first = requests[0]
-        if sum(len(each.body) for each in requests) > MOST_ALIKE_BYTES:
-            return None  # that they are alike costs little to find out only where they are small
-        if any(each.content_type != first.content_type for each in requests):
+        if len(requests) > 1 and not _are_similar(requests):
             return None
         with timed("decode"):
-            alike = self._reader.read_alike([each.body for each in requests], first.content_type)
+            alike = self._reader.read_alike([each.body for each in requests], requests[0].content_type)
         if alike is None:
             return None
         try:
@@ -295,6 +292,17 @@ def _runner(session: ort.InferenceSession) -> Callable[..., Any]:
     """
     run: Callable[..., Any] = getattr(session, "_sess", session).run
     return run
+
+
+def _are_similar(requests: Sequence[InferenceRequest]) -> bool:
+    """Whether requests may well be alike, and are small: to find out that large ones are not costs too much."""
+    content_type = requests[0].content_type
+    size = 0
+    for request in requests:
+        if request.content_type != content_type:
+            return False
+        size += len(request.body)
+    return size <= MOST_ALIKE_BYTES
 
 
 def _batches(group: Sequence[int], rows: Mapping[int, int], most: int) -> Iterator[list[int]]:

@@ -82,9 +82,9 @@ class TorchProgramHandler:
         for request in requests:
             try:
                 with timed("decode"):  # less what the program itself takes
-                    before = WATCH.predict
+                    before = WATCH.seconds["predict"]
                     value = self._program(request)
-                WATCH.decode -= WATCH.predict - before
+                WATCH.seconds["decode"] -= WATCH.seconds["predict"] - before
                 with timed("encode"):
                     answers.append(codecs.respond(value, request, request.accept))
             except (MooringError, MemoryError) as error:
