@@ -75,6 +75,7 @@ class HostLink(asyncio.Protocol):
         self._ids = itertools.count(1)
         self._requests: dict[int, _Request] = {}
         self._reader = FrameReader()
+        self._outgoing: list[bytes] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -103,10 +104,10 @@ class HostLink(asyncio.Protocol):
         invocation.frame_id = frame_id
         invocation.host_pid = self.pid
         if invocation.file is None:
-            transport.write(frames.encode(INFER, frame_id, number, invocation.meta, invocation.body))
+            self._write(frames.encode(INFER, frame_id, number, invocation.meta, invocation.body))
         else:
             path = os.fsencode(invocation.file)
-            transport.write(frames.encode(Kind.INFER_FILE, frame_id, number, invocation.meta, path))
+            self._write(frames.encode(Kind.INFER_FILE, frame_id, number, invocation.meta, path))
 
     def cancel(self, invocation: Invocation) -> None:
         """Tell the host that nobody wants this answer. It still answers, so that leases stay true."""
@@ -118,7 +119,18 @@ class HostLink(asyncio.Protocol):
 
     def _tell(self, kind: Kind, frame_id: int, number: int = 0) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frames.encode(kind, frame_id, number))
+            self._write(frames.encode(kind, frame_id, number))
+
+    def _write(self, frame: bytes) -> None:
+        """Send a frame with whatever else is sent in this turn of the loop: one call to the kernel for all of it."""
+        self._outgoing.append(frame)
+        if len(self._outgoing) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(outgoing)
 
     def take_overdue(self, now: float) -> list[Invocation]:
         """Take out and return the requests whose deadline has passed; the host is told to drop them."""
@@ -170,8 +182,7 @@ class HostLink(asyncio.Protocol):
         frame_id = next(self._ids) & 0xFFFFFFFF
         request = _Request(number, self._loop.create_future(), on_warming)
         self._requests[frame_id] = request
-        assert self._transport is not None
-        self._transport.write(frames.encode(kind, frame_id, number, meta, body))
+        self._write(frames.encode(kind, frame_id, number, meta, body))
         try:
             return await request.future
         except asyncio.CancelledError:
