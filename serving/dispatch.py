@@ -66,11 +66,10 @@ class Dispatch:
     def _lease(self, invocation: Invocation, resident: Resident) -> None:
         now = self._time()
         record = resident.record
-        if now != record.last_used:  # uses within one tick of the loop's clock, a millisecond, count as one
-            self._history.used(record.name, now)
-            record.last_used = now
+        self._history.used(record.name, now)
         record.leases += 1
         record.hits += 1
+        record.last_used = now
         invocation.resident = resident
         invocation.started = monotonic()  # finer than the loop's clock, which counts milliseconds
         invocation.deadline = now + resident.response_seconds

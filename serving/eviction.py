@@ -48,6 +48,8 @@ class History:
                 uses.popitem(last=False)
             return
         last, mean = known
+        if last == now:
+            return  # uses within one tick of the clock, a millisecond, count as one
         interval = now - last
         uses[name] = (now, interval if mean is None else mean + LEARNING_RATE * (interval - mean))
         uses.move_to_end(name)
