@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from mooring.contract.switches import is_on
+
 from .errors import ModelFolderError
 from .model_config import FILE_NAME, ModelConfig
 from .service_entry import find_entry
@@ -20,7 +22,6 @@ DEFAULT_PROGRAM = "inference.py"
 PROGRAM_VARIABLES = ("SAGEMAKER_PROGRAM", "CUSTOM_SCRIPT_FILENAME")
 # Files that an .onnx file may keep its weights in.
 WEIGHT_SUFFIXES = frozenset({".data", ".bin", ".weights"})
-TRUE = frozenset({"true", "1", "yes"})
 # Modules that are slow to import, and that a zygote may have imported already.
 HEAVY_IMPORT = re.compile(r"^\s*(?:import|from)\s+(torch|transformers)\b", re.MULTILINE)
 
@@ -91,7 +92,7 @@ class _Folder:
         return cls(root, variables, ModelConfig.load(root))
 
     def is_true(self, variable: str) -> bool:
-        return self.variables.get(variable, "").lower() in TRUE
+        return is_on(self.variables, variable)
 
     @property
     def program(self) -> str | None:
