@@ -42,19 +42,6 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def server(start_server: Servers, root: Path) -> RunningServer:
-    server = start_server(root, console="local", budget=512 << 20)
-    for name in ("iris", "prices"):
-        assert server.load(name, scale_model(root / name)).status_code == 200
-    return server
-
-
 @dataclass
 class Console:
     """The page, with what went wrong in it and where it sent requests."""
