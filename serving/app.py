@@ -56,10 +56,11 @@ def create_app(
     _add_mms(app, door, catalog, admin)
     inference_protocol.add_routes(app, door, catalog, paths, admin)
     console.add_routes(app, door, catalog, upkeep, audience)
+    told = metrics.Metrics(door, catalog, upkeep)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
-        return Response(metrics.render(door, catalog, upkeep), media_type=metrics.CONTENT_TYPE)
+        return Response(told.render(), media_type=metrics.CONTENT_TYPE)
 
     return app
 
