@@ -7,6 +7,9 @@ TORCH := $(shell sed -n '/^torch==/p' $(CONSTRAINTS))
 # PyTorch's own index of CPU builds, so that a machine without a GPU never downloads CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# What KServe's client imports and we do not: its package asks for 238 MB, of which a request over HTTP takes these.
+KSERVE := kserve grpcio cloudevents deprecation
+
 # What Triton's HTTP client needs.
 TRITONCLIENT := geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
 
@@ -33,6 +36,8 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PIP) install -c $(CONSTRAINTS) --no-deps tritonclient $(TRITONCLIENT)
 	@# Beside the environment: in it, `import mms` is to find our stand-in. Its tests need a java on PATH, too.
 	@$(PIP) install -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/mms multi-model-server
+	@# Beside the environment, too: its own versions are never to meet ours.
+	@$(PIP) install -c $(CONSTRAINTS) --no-deps --upgrade --target $(VENV)/kserve $(KSERVE)
 	@touch $@
 
 demo: $(READY)  ## the main job on real input: train, interrupt, resume, serve, invoke

@@ -4,7 +4,9 @@ It answers the hot paths too, for requests that the express lane leaves to it, t
 bytes.
 """
 
+import asyncio
 import contextlib
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -56,10 +58,11 @@ def create_app(
     _add_mms(app, door, catalog, admin)
     inference_protocol.add_routes(app, door, catalog, paths, admin)
     console.add_routes(app, door, catalog, upkeep, audience)
+    told = metrics.Metrics(door, catalog, upkeep)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def get_metrics() -> Response:
-        return Response(metrics.render(door, catalog, upkeep), media_type=metrics.CONTENT_TYPE)
+        return Response(told.render(), media_type=metrics.CONTENT_TYPE)
 
     return app
 
@@ -120,12 +123,13 @@ def _add_models(app: FastAPI, door: Door, catalog: ModelCatalog, paths: ModelPat
         fields = await _load_request(request, door)
         name, url = fields["model_name"], fields["url"]
         workers, pinned = _workers(fields.get("initial_workers")), str(fields.get("pinned", "")).lower() == "true"
-        path = await paths.folder(name, url)
-        loading = catalog.load(name, path, url, workers=workers, pinned=pinned)
+        find = partial(paths.folder, name, url)
         if str(fields.get("synchronous", "true")).lower() == "false":
+            folder = await asyncio.to_thread(find)  # a url that leads nowhere is told at once
+            loading = catalog.load(name, lambda: folder, url, workers=workers, pinned=pinned)
             catalog.spawn(_in_background(loading))
             return _json({"status": "Workers scaling in progress..."}, 202)
-        await loading
+        await catalog.load(name, find, url, workers=workers, pinned=pinned)
         return _json({"status": "Workers scaled"})
 
     @app.get("/models", summary="List the loaded models in the order of loading")

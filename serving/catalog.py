@@ -109,17 +109,16 @@ class ModelCatalog:
     # --- loading ----------------------------------------------------------------------------------------------------
 
     async def load(
-        self, name: str, path: Path, url: str = "", *, workers: int | None = None, pinned: bool = False
+        self, name: str, find: Callable[[], Path], url: str = "", *, workers: int | None = None, pinned: bool = False
     ) -> ModelRecord:
-        """Load the model folder at `path` and return when it answers.
+        """Load the model folder that `find` returns, which runs in a thread, and return when it answers.
 
         Raises `ModelExistsError` if it is there (a load under way is waited for first), `InsufficientMemoryError`,
         `ModelFilesError`, `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was
-        unloaded meanwhile, and whatever the load itself fails with.
+        unloaded meanwhile, and whatever `find` and the load itself fail with.
         """
+        path, choice, available = await asyncio.to_thread(self._look_at, name, find)
         await self._refuse_another(name)
-        choice, available = await asyncio.to_thread(self._look_at, name, path)
-        await self._refuse_another(name)  # which may have come meanwhile
         resident = await self._admit(name, path, url, workers, choice, available)
         resident.record.is_pinned = pinned or resident.choice.config.pinned
         await self._begin_load(resident)
@@ -135,13 +134,14 @@ class ModelCatalog:
                 await asyncio.shield(resident.loaded)
             raise ModelExistsError(name)
 
-    def _look_at(self, name: str, path: Path) -> tuple[HandlerChoice, int]:
-        """Return a folder's handler and the memory there is now; in a thread, since both ask the machine."""
+    def _look_at(self, name: str, find: Callable[[], Path]) -> tuple[Path, HandlerChoice, int]:
+        """Return a model's folder, its handler and the memory there is now; in a thread, since all ask the machine."""
         try:
+            path = find()
             choice = self._choose(path)
         except OSError as error:
             raise ModelFilesError(name, error) from error
-        return choice, self._available_bytes(choice)
+        return path, choice, self._available_bytes(choice)
 
     async def _admit(
         self, name: str, path: Path, url: str, workers: int | None, choice: HandlerChoice, available: int

@@ -8,11 +8,8 @@ import hashlib
 import re
 import time
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -24,8 +21,9 @@ from .admission import is_loopback
 from .catalog import ModelCatalog
 from .door import Door
 from .errors import ConsoleRefusedError
-from .histogram import BOUNDS, Histogram
+from .histogram import BOUNDS
 from .lifecycle import State
+from .overview import Overview
 from .resident import Resident, describe_resident
 from .settings import ConsoleAccess
 from .upkeep import Upkeep
@@ -67,6 +65,7 @@ def add_routes(app: FastAPI, door: Door, catalog: ModelCatalog, upkeep: Upkeep, 
     page = resources.files(__package__).joinpath(PAGE).read_bytes()
     page_headers = HEADERS | {"Content-Security-Policy": content_policy(page)}
     started = time.monotonic()
+    overview = Overview(catalog.table)
 
     def check(request: Request) -> None:
         audience.check(request.client.host if request.client else "", request.headers.get("host", ""))
@@ -86,7 +85,7 @@ def add_routes(app: FastAPI, door: Door, catalog: ModelCatalog, upkeep: Upkeep, 
             "singleModel": door.single_model,
         }
         return Response(
-            orjson.dumps(server | snapshot(catalog, upkeep, find, state)),
+            orjson.dumps(server | snapshot(catalog, overview, upkeep, find, state)),
             headers=HEADERS,
             media_type="application/json",
         )
@@ -103,28 +102,24 @@ def content_policy(page: bytes) -> str:
     )
 
 
-def snapshot(catalog: ModelCatalog, upkeep: Upkeep, find: str = "", state: State | None = None) -> dict[str, Any]:
+def snapshot(
+    catalog: ModelCatalog, overview: Overview, upkeep: Upkeep, find: str = "", state: State | None = None
+) -> dict[str, Any]:
     """Return what is known of all models together, and of the busiest whose name holds `find` and that are in `state`.
 
     Counts are since the start and never fall: of two snapshots the difference is what happened between them.
     """
-    residents, table = catalog.residents(), catalog.table
-    found = residents
-    if find:
-        wanted = find.casefold()
-        found = [resident for resident in found if wanted in resident.record.name.casefold()]
-    if state is not None:
-        found = [resident for resident in found if resident.record.state is state]
-    busiest = sorted(found, key=attrgetter("record.hits"), reverse=True)[:MOST_MODELS]
-    asked = [resident.record.latency for resident in residents if resident.record.hits]
+    table = catalog.table
+    in_flight = overview.look()
+    found, busiest = overview.busiest(MOST_MODELS, find, state)
     return {
         "memory": {"budget": table.budget, "models": table.used, "processes": upkeep.proportional_bytes},
-        "states": Counter(resident.record.state.value for resident in residents),
-        "inFlight": sum(resident.record.leases for resident in residents),
+        "states": {state.value: len(names) for state, names in table.standing.items() if names},
+        "inFlight": in_flight,
         "bounds": BOUNDS,
-        "latency": _counts([table.departed, *asked]),
-        "found": len(found),
-        "models": [_row(resident) for resident in busiest],
+        "latency": table.answered,
+        "found": found,
+        "models": [_row(catalog.describe(name)) for name in busiest],
     }
 
 
@@ -135,14 +130,9 @@ def _row(resident: Resident) -> dict[str, Any]:
         | {
             "number": resident.record.number,  # tells a model from one of its name that was here before
             "reason": described["reason"][:MOST_REASON_CHARACTERS],
-            "latency": _counts([resident.record.latency]),
+            "latency": resident.record.latency.counts,
         }
     )
-
-
-def _counts(histograms: Sequence[Histogram]) -> list[int]:
-    """Return how many requests fell into each bucket of any of the histograms."""
-    return [sum(column) for column in zip(*(histogram.counts for histogram in histograms), strict=True)]
 
 
 def _name(host: str) -> str:

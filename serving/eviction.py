@@ -54,6 +54,16 @@ class History:
         uses[name] = (now, interval if mean is None else mean + LEARNING_RATE * (interval - mean))
         uses.move_to_end(name)
 
+    def recent(self, since: float) -> tuple[list[str], float]:
+        """Return the names used at or after a time, and the time of the last use of all."""
+        names = []
+        newest = next(reversed(self._uses.values()), (since, None))[0]
+        for name, (last, _) in reversed(self._uses.items()):
+            if last < since:
+                break
+            names.append(name)
+        return names, newest
+
     def wait(self, name: str, now: float) -> tuple[bool, float]:
         """Return what sorts by the time until a model is probably wanted again; seen once means probably never.
 

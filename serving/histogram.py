@@ -42,9 +42,10 @@ class Histogram:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, counts, strict=True)]
         self.total += total
 
-    def cumulative(self) -> Iterator[tuple[str, float]]:
-        """Yield each bound, as Prometheus writes it, with the number of values up to it."""
-        so_far = 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            so_far += count
-            yield bound, so_far
+
+def cumulative(bounds: Sequence[float], counts: Sequence[float]) -> Iterator[tuple[str, float]]:
+    """Yield each bound, as Prometheus writes it, with the number of values up to it."""
+    so_far = 0.0
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
+        so_far += count
+        yield bound, so_far

@@ -4,6 +4,7 @@ Paths and fields are those of KServe's and Triton's specifications, so that thei
 A model has one version, called 1.
 """
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -126,7 +127,7 @@ def _add_repository(app: FastAPI, door: Door, catalog: ModelCatalog, paths: Mode
         path = paths.repository.find(name)
         if catalog.holds(name):
             await catalog.unload(name)
-        await catalog.load(name, await paths.folder(name, str(path)), str(path))
+        await catalog.load(name, partial(paths.unpacked, name, path), str(path))
         return _json({})
 
     @app.post("/v2/repository/models/{name}/unload", summary="Unload a model", dependencies=[admin])

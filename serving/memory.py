@@ -7,8 +7,16 @@ import ctypes
 import ctypes.util
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
+from mooring.contract.resources import memory_available_bytes
+
+# A reading is used for so long, where it leaves so much beyond what a model could take: several times its files.
+FRESH_S = 0.02
+PLENTY_BYTES = 2 << 30
+MOST_TIMES = 4
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -59,6 +67,27 @@ def folder_bytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+
+
+class AvailableMemory:
+    """What the container could still give, read anew where it may matter: it takes some ten thousandths of a second.
+
+    Where there is plenty, loads in quick succession share a reading; none of them can use that up meanwhile.
+    """
+
+    def __init__(self, read: Callable[[], int] = memory_available_bytes, now: Callable[[], float] = monotonic) -> None:
+        self._read = read
+        self._now = now
+        self._reading = (float("-inf"), 0)
+
+    def bytes(self, artifact_bytes: int) -> int:
+        """Return what there is for a model whose files have that size."""
+        when, available = self._reading
+        now = self._now()
+        if now - when > FRESH_S or available < PLENTY_BYTES + MOST_TIMES * artifact_bytes:
+            available = self._read()
+            self._reading = (now, available)
+        return available
 
 
 class Trimmer:

@@ -1,6 +1,5 @@
 """What Prometheus scrapes, read from the catalog when it asks, so that no request pays for it."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -8,7 +7,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from .catalog import ModelCatalog
 from .door import Door
-from .histogram import Histogram
+from .histogram import BATCH_BOUNDS, BOUNDS, cumulative
+from .ledger import OTHERS, Ledger
 from .lifecycle import State
 from .residency import ModelRecord
 from .tally import BATCH
@@ -19,20 +19,34 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 # one together.
 MOST_MODELS = 100
 MOST_HISTOGRAMS = 20
-OTHERS = "(others)"
 
 
-class _Collector:
+class Metrics:
+    """All metrics of a server. They live as long as it does, since what they told once they must not take back."""
+
     def __init__(self, door: Door, catalog: ModelCatalog, upkeep: Upkeep) -> None:
         self._door = door
         self._catalog = catalog
         self._upkeep = upkeep
+        self._requests = Ledger(MOST_MODELS, lambda record: {"": [record.hits]})
+        self._times = Ledger(MOST_HISTOGRAMS, _times)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        catalog.table.on_departure = self._close
+
+    def render(self) -> bytes:
+        """Return all metrics as text."""
+        return generate_latest(self._registry)
+
+    def _close(self, record: ModelRecord) -> None:
+        self._requests.close(record)
+        self._times.close(record)
 
     def collect(self) -> Iterable[Metric]:
         """Return all metrics, as prometheus_client asks for them."""
         busiest = sorted(self._catalog.records(), key=lambda record: -record.hits)
         yield from self._of_models(busiest)
-        yield from _of_times(busiest)
+        yield from self._of_times(busiest)
         yield from self._of_processes()
         errors = CounterMetricFamily(
             "mooring_errors", "Requests answered with an error, by status and reason.", labels=["status", "error"]
@@ -42,10 +56,9 @@ class _Collector:
         yield errors
 
     def _of_models(self, busiest: Sequence[ModelRecord]) -> Iterable[Metric]:
-        states = Counter(record.state for record in busiest)
         models = GaugeMetricFamily("mooring_models", "Models by state.", labels=["state"])
         for state in State:
-            models.add_metric([state.value], states[state])
+            models.add_metric([state.value], len(self._catalog.table.standing[state]))
         yield models
         events = CounterMetricFamily(
             "mooring_model_events",
@@ -57,14 +70,32 @@ class _Collector:
         yield events
         requests = CounterMetricFamily("mooring_model_requests", "Requests taken, by model.", labels=["model"])
         queued = GaugeMetricFamily("mooring_model_requests_under_way", "Requests inside, by model.", labels=["model"])
+        for name, counts in self._requests.told(busiest):
+            if counts:
+                requests.add_metric([name], counts[""][0])
         for record in busiest[:MOST_MODELS]:
-            requests.add_metric([record.name], record.hits)
             queued.add_metric([record.name], record.leases)
-        if len(busiest) > MOST_MODELS:
-            requests.add_metric([OTHERS], sum(record.hits for record in busiest[MOST_MODELS:]))
-            queued.add_metric([OTHERS], sum(record.leases for record in busiest[MOST_MODELS:]))
+        queued.add_metric([OTHERS], sum(record.leases for record in busiest[MOST_MODELS:]))
         yield requests
         yield queued
+
+    def _of_times(self, busiest: Sequence[ModelRecord]) -> Iterable[Metric]:
+        seconds = HistogramMetricFamily(
+            "mooring_model_seconds",
+            "Seconds by model: of a request in all (total) and in its queue, of a batch in the stages of its handler.",
+            labels=["model", "stage"],
+        )
+        batches = HistogramMetricFamily(
+            "mooring_model_batch_requests", "Requests in a batch, by model.", labels=["model"]
+        )
+        for name, counted in self._times.told(busiest):
+            for stage, (total, *counts) in counted.items():
+                if stage == BATCH:
+                    batches.add_metric([name], list(cumulative(BATCH_BOUNDS, counts)), total)
+                else:
+                    seconds.add_metric([name, stage], list(cumulative(BOUNDS, counts)), total)
+        yield seconds
+        yield batches
 
     def _of_processes(self) -> Iterable[Metric]:
         table, pool = self._catalog.table, self._catalog.pool
@@ -83,37 +114,7 @@ class _Collector:
         yield deaths
 
 
-def _of_times(busiest: Sequence[ModelRecord]) -> Iterable[Metric]:
-    seconds = HistogramMetricFamily(
-        "mooring_model_seconds",
-        "Seconds by model: of a request in all (total) and in its queue, of a batch in the stages of its handler.",
-        labels=["model", "stage"],
-    )
-    batches = HistogramMetricFamily("mooring_model_batch_requests", "Requests in a batch, by model.", labels=["model"])
-    named = [(record.name, [record]) for record in busiest[:MOST_HISTOGRAMS]]
-    for name, records in [*named, (OTHERS, busiest[MOST_HISTOGRAMS:])]:
-        for stage, histogram in _summed(records).items():
-            buckets = list(histogram.cumulative())
-            if stage == BATCH:
-                batches.add_metric([name], buckets, histogram.total)
-            else:
-                seconds.add_metric([name, stage], buckets, histogram.total)
-    yield seconds
-    yield batches
-
-
-def _summed(records: Iterable[ModelRecord]) -> dict[str, Histogram]:
-    """Return the histograms of models, added up; none of models that were never asked."""
-    summed: dict[str, Histogram] = {}
-    for record in records:
-        if record.hits:
-            for stage, histogram in {"total": record.latency, **record.stages}.items():
-                summed.setdefault(stage, Histogram(histogram.bounds)).add(histogram.total, histogram.counts)
-    return summed
-
-
-def render(door: Door, catalog: ModelCatalog, upkeep: Upkeep) -> bytes:
-    """Return all metrics as text."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(door, catalog, upkeep))
-    return generate_latest(registry)
+def _times(record: ModelRecord) -> dict[str, list[float]]:
+    """Return the sum and the counts of a model's histograms; none of a model that was never asked."""
+    histograms = {"total": record.latency, **record.stages} if record.hits else {}
+    return {stage: [histogram.total, *histogram.counts] for stage, histogram in histograms.items()}

@@ -1,6 +1,5 @@
 """Where a load may take a model from: below one root, as a folder or an archive, and from nowhere else."""
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +14,15 @@ class ModelPaths:
     repository: Repository
     unpacker: Unpacker
 
-    async def folder(self, name: str, url: str) -> Path:
-        """Return the folder behind a url, unpacking an archive; off the event loop.
+    def folder(self, name: str, url: str) -> Path:
+        """Return the folder behind a url, unpacking an archive; not for the event loop's thread.
 
         Raises `ModelPathError`, `ModelNotFoundError`, `ModelFilesError`, and what unpacking raises.
         """
-        return await asyncio.to_thread(self._folder, name, url)
+        return self.unpacked(name, self.repository.resolve(name, url))
 
-    def _folder(self, name: str, url: str) -> Path:
-        path = self.repository.resolve(name, url)
+    def unpacked(self, name: str, path: Path) -> Path:
+        """Return the folder of what the repository has found, as `folder` does."""
         try:
             if path.is_dir():
                 self.repository.check_links(name, path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from mooring.contract.errors import MooringError
 
@@ -48,7 +49,7 @@ class OnDemand:
             invocation.fail(error)
             return
         try:
-            await self._catalog.load(name, await self._paths.folder(name, str(path)), url=str(path))
+            await self._catalog.load(name, partial(self._paths.unpacked, name, path), url=str(path))
         except ModelExistsError:
             pass  # another request loaded it meanwhile
         except MooringError as error:

@@ -1,15 +1,16 @@
 """Who may be in memory: records of models, their bytes and leases, and who makes room for whom. No I/O, no clock."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import add, sub
 from pathlib import Path
 from typing import cast
 
 from . import tally
 from .errors import MIB, InsufficientMemoryError, ModelExistsError
 from .eviction import Eviction, History, victims
-from .histogram import Histogram
+from .histogram import BOUNDS, Histogram
 from .lifecycle import State, move
 
 # Before anything was measured: onnxruntime holds about the weights, and half again for prepacked copies.
@@ -20,6 +21,17 @@ LEAST_FACTOR, MOST_FACTOR = 1.0, 3.0
 LEAST_BYTES = MIB // 4
 # Weight of the newest measurement in the factor that is learnt.
 LEARNING_RATE = 0.3
+# Of a histogram of latencies: the last one has no bound.
+BUCKETS = len(BOUNDS) + 1
+
+
+# The names of models by their state, in the order in which they entered it.
+Standing = dict[State, dict[str, None]]
+
+
+def new_standing() -> Standing:
+    """Return the standing of no models."""
+    return {state: {} for state in State}
 
 
 @dataclass(slots=True)
@@ -45,10 +57,19 @@ class ModelRecord:
     mapped: tuple[str, ...] = ()  # hashes of the weights it maps
     latency: Histogram = field(default_factory=Histogram)  # from a request's arrival to its answer
     stages: dict[str, Histogram] = field(default_factory=dict)  # what its batches took; empty before the first
+    tallies: int = 0  # how often hosts have told of its batches
+    booked: list[int] = field(default_factory=lambda: [0] * BUCKETS)  # of its latencies, what `answered` has of them
+    heat: float = float("-inf")  # what sorts by how busy it has been of late
+    standing: Standing = field(default_factory=new_standing)  # its table's
+
+    def __post_init__(self) -> None:
+        self.standing[self.state][self.name] = None
 
     def enter(self, state: State, reason: str = "") -> None:
         """Move to another state. Raises `IllegalMoveError` if the present one does not lead there."""
-        self.state = move(self.name, self.state, state)
+        left, self.state = self.state, move(self.name, self.state, state)
+        del self.standing[left][self.name]
+        self.standing[state][self.name] = None
         self.reason = reason
         self.was_ready = self.was_ready or state is State.READY
 
@@ -78,8 +99,11 @@ class ResidencyTable:
     used: int = 0  # bytes held or promised
     contents: dict[str, Content] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)  # what became of loads, and how many went
+    standing: Standing = field(default_factory=new_standing)
     _numbers: dict[int, ModelRecord] = field(default_factory=dict)
-    departed: Histogram = field(default_factory=Histogram)  # latencies of models that are gone
+    # Latencies of all models by bucket, those that are gone too; of those that are here as far as they were booked.
+    answered: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    on_departure: Callable[[ModelRecord], None] = lambda _: None
     _loading: dict[str, ModelRecord] = field(default_factory=dict)
     _next_number: int = 1
 
@@ -118,7 +142,8 @@ class ResidencyTable:
         if free + sum(record.bytes for record in going) < needed:
             in_use = sum(record.bytes > 0 for record in self.records.values())
             raise InsufficientMemoryError(name, needed, free, self.budget, in_use)
-        record = ModelRecord(self._next_number, name, url, path, kind, artifact_bytes, needed, last_used=now)
+        number, standing = self._next_number, self.standing
+        record = ModelRecord(number, name, url, path, kind, artifact_bytes, needed, last_used=now, standing=standing)
         self._next_number += 1
         self.records[name] = self._loading[name] = self._numbers[record.number] = record
         self.used += needed
@@ -160,15 +185,24 @@ class ResidencyTable:
         if self.records.get(record.name) is record:
             self.holds(record, 0)
             self.maps(record, {})
-            self.departed.add(record.latency.total, record.latency.counts)
-            del self.records[record.name]
+            self.book(record)
+            self.on_departure(record)
+            del self.records[record.name], self.standing[record.state][record.name]
             del self._numbers[record.number]
+
+    def book(self, record: ModelRecord) -> int:
+        """Count what a model has answered since the last time among the answers of all; returns how many there were."""
+        fresh = list(map(sub, record.latency.counts, record.booked))
+        self.answered = list(map(add, self.answered, fresh))
+        record.booked = [*record.latency.counts]
+        return sum(fresh)
 
     def tallied(self, told: bytes) -> None:
         """Add what a host has counted of its models."""
         for number, counted in tally.read(told).items():
             record = self._numbers.get(number)
             if record is not None:
+                record.tallies += 1
                 record.stages = record.stages or tally.new_histograms()
                 for name, (total, *counts) in counted.items():
                     record.stages[name].add(total, counts)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import uvicorn
 
 from mooring.contract.errors import MooringError
-from mooring.contract.resources import memory_available_bytes, memory_limit_bytes
+from mooring.contract.resources import memory_limit_bytes
 from mooring.handler.resolve import HandlerChoice, HandlerKind, choose_handler
 from mooring.runner.parentage import adopt_orphans
 
@@ -27,6 +27,7 @@ from .door import Door, Health
 from .invocation import Invocation
 from .lane import ExpressLane
 from .lifecycle import State
+from .memory import AvailableMemory
 from .model_paths import ModelPaths
 from .observer import Observer
 from .on_demand import OnDemand
@@ -66,6 +67,7 @@ class Server(uvicorn.Server):
         self._variables = variables
         self._pool = pool
         self._unpacker = Unpacker()
+        self._memory = AvailableMemory()
         self._tasks: set[asyncio.Task[None]] = set()
         self._catalog: ModelCatalog
         self._door: Door
@@ -140,7 +142,7 @@ class Server(uvicorn.Server):
 
     def _available_bytes(self, choice: HandlerChoice) -> int:
         """Return what the machine could still give a model: memory, and that of a GPU for one that computes there."""
-        available = memory_available_bytes()
+        available = self._memory.bytes(choice.artifact_bytes)
         free = self._pool.devices.free_bytes() if choice.kind in ON_GPU else None
         return available if free is None else min(available, free)
 
@@ -155,8 +157,8 @@ class Server(uvicorn.Server):
 
     async def _load_single(self) -> None:
         try:
-            folder = await asyncio.to_thread(self._unpacker.folder, self._settings.root)
-            await self._catalog.load(SINGLE_MODEL, folder, url=str(self._settings.root))
+            root = self._settings.root
+            await self._catalog.load(SINGLE_MODEL, partial(self._unpacker.folder, root), url=str(root))
         except (MooringError, OSError) as error:
             logger.error("The model cannot be served: %s", error)
             self.exit_code = 1

@@ -12,6 +12,7 @@ from typing import Any
 
 from mooring.contract.errors import SettingError
 from mooring.contract.paths import ContainerPaths
+from mooring.contract.switches import FALSE_WORDS, TRUE_WORDS
 
 from .errors import MIB
 from .eviction import Eviction
@@ -80,9 +81,9 @@ class Setting:
         text = text.strip()
         factor = self.aliases.get(name, 1)
         if self.kind is bool:
-            if text.lower() not in ("true", "false", "1", "0"):
+            if text.lower() not in TRUE_WORDS | FALSE_WORDS:
                 raise SettingError(name, text, "true or false")
-            return text.lower() in ("true", "1")
+            return text.lower() in TRUE_WORDS
         if self.kind is str:
             return text
         try:

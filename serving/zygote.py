@@ -19,7 +19,7 @@ from typing import Any
 
 from mooring.contract.environment import process_variables
 from mooring.handler.resolve import Backend
-from mooring.runner.parentage import end_group
+from mooring.runner.parentage import end_group, fork_beside_threads
 
 from . import host
 from .host import HostTerms
@@ -101,7 +101,7 @@ class Zygote:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(str(address))
         listener.listen(8)
-        child = os.fork()
+        child = fork_beside_threads()
         if child == 0:
             self._become_host(listener, request)
         listener.close()

@@ -12,6 +12,8 @@ INFINIBAND = Path("/dev/infiniband")
 # cgroup v1 writes a number near 2**63 where there is no limit.
 NO_LIMIT_BYTES = 1 << 60
 TOOL_TIMEOUT_S = 30.0
+# What is asked of the machine's memory stands at the top of sixty lines.
+MEMINFO_LINES = 5
 
 
 def usable_cpus(cgroup: Path = CGROUP) -> int:
@@ -33,14 +35,18 @@ def _cpu_quota(cgroup: Path) -> float | None:
 
 def memory_limit_bytes(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
     """Return the memory this container may use: its limit or the machine's memory, whichever is less."""
-    total = _meminfo(proc, "MemTotal")
+    return min(_meminfo(proc)["MemTotal"], _cgroup_limit(cgroup))
+
+
+def _cgroup_limit(cgroup: Path) -> int:
     limits = (_read_number(cgroup / "memory.max"), _read_number(cgroup / "memory/memory.limit_in_bytes"))
-    return min([total, *(limit for limit in limits if limit and limit < NO_LIMIT_BYTES)])
+    return min([NO_LIMIT_BYTES, *filter(None, limits)])
 
 
 def memory_available_bytes(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
     """Return the room left: the limit less what is used and cannot be reclaimed, but no more than the machine has."""
-    free = _meminfo(proc, "MemAvailable")
+    machine = _meminfo(proc)
+    free = machine["MemAvailable"]
     for folder, used_file, inactive in (
         (cgroup, "memory.current", "inactive_file"),
         (cgroup / "memory", "memory.usage_in_bytes", "total_inactive_file"),
@@ -48,7 +54,8 @@ def memory_available_bytes(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
         used = _read_number(folder / used_file)
         if used is not None:
             reclaimable = _stat(folder / "memory.stat", inactive)
-            return max(0, min(free, memory_limit_bytes(cgroup, proc) - used + reclaimable))
+            limit = min(machine["MemTotal"], _cgroup_limit(cgroup))
+            return max(0, min(free, limit - used + reclaimable))
     return free
 
 
@@ -122,8 +129,11 @@ def _stat(path: Path, name: str) -> int:
     return 0
 
 
-def _meminfo(proc: Path, name: str) -> int:
-    for line in _read(proc / "meminfo").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return NO_LIMIT_BYTES  # no /proc, as on macOS: no limit that we know of
+def _meminfo(proc: Path) -> dict[str, int]:
+    """Return the machine's memory and what of it is available; no /proc, as on macOS, is no limit that we know of."""
+    found = dict.fromkeys(("MemTotal", "MemAvailable"), NO_LIMIT_BYTES)
+    for line in _read(proc / "meminfo").splitlines()[:MEMINFO_LINES]:
+        name, _, value = line.partition(":")
+        if name in found:
+            found[name] = int(value.split()[0]) * 1024
+    return found

@@ -14,11 +14,9 @@ from .errors import HyperparameterError
 from .hyperparameters import decode, read_hyperparameters
 from .paths import ContainerPaths
 from .secrets_mask import MASK, is_secret
+from .switches import FALSE_WORDS, TRUE_WORDS
 
 T = TypeVar("T")
-
-TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
-FALSE_WORDS = frozenset({"false", "no", "off", "0"})
 
 
 class _MismatchError(Exception):

@@ -5,10 +5,13 @@ The first rule that applies decides; what the others say is for `mooring doctor`
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+
+from mooring.contract.switches import is_on
 
 from .errors import ModelFolderError
 from .model_config import FILE_NAME, ModelConfig
@@ -20,7 +23,6 @@ DEFAULT_PROGRAM = "inference.py"
 PROGRAM_VARIABLES = ("SAGEMAKER_PROGRAM", "CUSTOM_SCRIPT_FILENAME")
 # Files that an .onnx file may keep its weights in.
 WEIGHT_SUFFIXES = frozenset({".data", ".bin", ".weights"})
-TRUE = frozenset({"true", "1", "yes"})
 # Modules that are slow to import, and that a zygote may have imported already.
 HEAVY_IMPORT = re.compile(r"^\s*(?:import|from)\s+(torch|transformers)\b", re.MULTILINE)
 
@@ -74,7 +76,7 @@ class HandlerChoice:
     @property
     def artifact_bytes(self) -> int:
         """The size of the files that the model reads."""
-        return sum(file.stat().st_size for file in self.files if file.is_file())
+        return sum(map(_file_bytes, self.files))
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,21 @@ class _Folder:
     """A model's folder as the rules see it."""
 
     root: Path
+    names: Sequence[str]  # what lies in the root itself, sorted: read once, since a load waits for every look
     variables: Mapping[str, str]
     config: ModelConfig
 
     @classmethod
     def of(cls, model_dir: Path, variables: Mapping[str, str]) -> "_Folder":
-        root = model_root(model_dir)
-        return cls(root, variables, ModelConfig.load(root))
+        root, names = _listed(model_dir)
+        return cls(root, names, variables, ModelConfig.load(root) if FILE_NAME in names else ModelConfig())
+
+    def paths(self, suffix: str) -> list[Path]:
+        """What lies in the root and ends so."""
+        return [self.root / name for name in self.names if name.endswith(suffix)]
 
     def is_true(self, variable: str) -> bool:
-        return self.variables.get(variable, "").lower() in TRUE
+        return is_on(self.variables, variable)
 
     @property
     def program(self) -> str | None:
@@ -108,7 +115,8 @@ class _Folder:
     @property
     def code_folders(self) -> Iterator[Path]:
         """Where a script may lie, nearest first: with the model, then baked into the image."""
-        yield self.root / "code"
+        if "code" in self.names:
+            yield self.root / "code"
         yield self.root
         submitted = self.variables.get("SAGEMAKER_SUBMIT_DIRECTORY", "")
         if submitted.startswith("/"):
@@ -154,12 +162,30 @@ def passed_over(chosen: HandlerChoice, variables: Mapping[str, str]) -> Iterator
 
 def model_root(model_dir: Path) -> Path:
     """Return where the model really lies: an archive packed with its outer folder has one folder at its root."""
-    if not model_dir.is_dir():
-        return model_dir
-    entries = [entry for entry in model_dir.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
-    if len(entries) == 1 and entries[0].is_dir() and entries[0].name not in ("code", "MAR-INF"):
-        return entries[0]
-    return model_dir
+    return _listed(model_dir)[0]
+
+
+def _listed(model_dir: Path) -> tuple[Path, Sequence[str]]:
+    """Return where the model really lies, and the names of what lies there."""
+    try:
+        names = _names_in(model_dir)
+    except (NotADirectoryError, FileNotFoundError):
+        return model_dir, ()
+    packed = [name for name in names if not name.startswith((".", "__MACOSX"))]
+    if len(packed) == 1 and packed[0] not in ("code", "MAR-INF") and (model_dir / packed[0]).is_dir():
+        return model_dir / packed[0], _names_in(model_dir / packed[0])
+    return model_dir, names
+
+
+def _names_in(folder: Path) -> Sequence[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def _file_bytes(file: Path) -> int:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        facts = file.stat()
+        return facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+    return 0
 
 
 # --- rules, in order --------------------------------------------------------------------------------------------------
@@ -185,7 +211,7 @@ def _functions(folder: _Folder) -> HandlerChoice | str:
     name = program or DEFAULT_PROGRAM
     for code in folder.code_folders:
         script = code / name
-        if script.is_file() and (program or code.name == "code" or code != folder.root):
+        if (program or code.name == "code" or code != folder.root) and script.is_file():
             others = (path for path in folder.all_files() if path != script)
             reason = f"its code is {_shown(script, folder.root)}"
             backend = _backend_of_code(code)
@@ -200,18 +226,19 @@ def _functions(folder: _Folder) -> HandlerChoice | str:
 
 def _transformers(folder: _Folder) -> HandlerChoice | str:
     root = folder.root
-    weights = sorted((*root.glob("*.safetensors"), *root.glob("pytorch_model*.bin")))
-    if not (root / "config.json").is_file() or not weights:
+    pickled = (path for path in folder.paths(".bin") if path.name.startswith("pytorch_model"))
+    weights = sorted((*folder.paths(".safetensors"), *pickled))
+    if not weights or not (root / "config.json").is_file():
         return "no config.json with *.safetensors"
     try:
         task = task_of_folder(root, folder.config.task or folder.variables.get("HF_TASK"))
     except TaskError as error:
         raise ModelFolderError(str(error), ["a task"], _names(root)) from error
-    is_code = folder.is_true("HF_TRUST_REMOTE_CODE") and any(root.glob("*.py"))
+    is_code = folder.is_true("HF_TRUST_REMOTE_CODE") and bool(folder.paths(".py"))
     return HandlerChoice(
         HandlerKind.TRANSFORMERS,
         root,
-        (*weights, *root.glob("*.json")),
+        (*weights, *folder.paths(".json")),
         f"it holds config.json and {weights[0].name}, for {task}",
         folder.config,
         task=task,
@@ -221,10 +248,10 @@ def _transformers(folder: _Folder) -> HandlerChoice | str:
 
 
 def _onnx(folder: _Folder) -> HandlerChoice | str:
-    file = _only(folder.root, "*.onnx", "model.onnx")
+    file = _only(folder, ".onnx", "model.onnx")
     if isinstance(file, str):
         return file
-    weights = (path for path in folder.root.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file())
+    weights = (path for suffix in WEIGHT_SUFFIXES for path in folder.paths(suffix) if path.is_file())
     reason = f"it holds {file.name} and no code"
     return HandlerChoice(
         HandlerKind.ONNX, folder.root, (file, *weights), reason, folder.config, isolation=Isolation.SHARED
@@ -232,13 +259,13 @@ def _onnx(folder: _Folder) -> HandlerChoice | str:
 
 
 def _exported(folder: _Folder) -> HandlerChoice | str:
-    return _torch_program(folder, HandlerKind.EXPORTED, _only(folder.root, "*.pt2", "model.pt2"))
+    return _torch_program(folder, HandlerKind.EXPORTED, _only(folder, ".pt2", "model.pt2"))
 
 
 def _torchscript(folder: _Folder) -> HandlerChoice | str:
-    file = _only(folder.root, "*.pt", "model.pt")
-    if isinstance(file, str) and not any(folder.root.glob("*.pt")):
-        file = _only(folder.root, "*.pth", "model.pth")
+    file = _only(folder, ".pt", "model.pt")
+    if isinstance(file, str) and not folder.paths(".pt"):
+        file = _only(folder, ".pth", "model.pth")
     return _torch_program(folder, HandlerKind.TORCHSCRIPT, file)
 
 
@@ -263,13 +290,13 @@ RULES: tuple[Rule, ...] = (_service, _functions, _onnx, _transformers, _exported
 # --- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _only(root: Path, pattern: str, preferred: str) -> Path | str:
+def _only(folder: _Folder, suffix: str, preferred: str) -> Path | str:
     """Return the one file of a kind, or the one with the preferred name; else say why there is none."""
-    files = sorted(root.glob(pattern)) if root.is_dir() else []
+    files = folder.paths(suffix)
     chosen = [file for file in files if file.name == preferred] or files
     if len(chosen) == 1:
         return chosen[0]
-    return f"{len(files)} {pattern} files and none is called {preferred}" if files else f"no {pattern} file"
+    return f"{len(files)} *{suffix} files and none is called {preferred}" if files else f"no *{suffix} file"
 
 
 def _backend_of_code(code: Path) -> Backend:

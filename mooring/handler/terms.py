@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .errors import LoadCancelledError
 from .model_config import ModelConfig
+
+if TYPE_CHECKING:
+    from .defaults.torch_weights import HeldWeights
 
 
 class Cancellation:
@@ -55,3 +59,4 @@ class LoadTerms:
     variables: Mapping[str, str] = field(default_factory=dict)  # the process's, read at the door
     config: ModelConfig = field(default_factory=ModelConfig)
     cancellation: Cancellation = field(default_factory=Cancellation)
+    held: "HeldWeights | None" = None  # where a transformers model's weights are mapped from, once that is known

@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,16 @@ PAUSE_S = 0.01
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends, as the first process of a container is."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def fork_beside_threads() -> int:
+    """Fork a process whose other threads are libraries' own and hold nothing that the child will want.
+
+    From 3.12 on Python warns of every thread there is. onnxruntime starts one when it is imported, which only waits.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*is multi-threaded, use of fork\(\)", DeprecationWarning)
+        return os.fork()
 
 
 def die_with(parent: int) -> None:

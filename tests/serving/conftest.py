@@ -1,7 +1,9 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from servers import Servers
+from models import scale_model
+from servers import RunningServer, Servers
 
 
 @pytest.fixture(scope="session")
@@ -9,6 +11,20 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     servers = Servers(tmp_path_factory.mktemp("servers"))
     yield servers
     servers.close()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Servers, root: Path) -> RunningServer:
+    """The server of modules that need none of their own: two small models, and the console."""
+    server = start_server(root, console="local", budget=512 << 20)
+    for name in ("iris", "prices"):
+        assert server.load(name, scale_model(root / name)).status_code == 200
+    return server
 
 
 @pytest.fixture(scope="module", autouse=True)

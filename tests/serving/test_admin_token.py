@@ -1,12 +1,12 @@
 """Who may load and unload: an open management port on every interface made other servers run anybody's code."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from models import scale_model
+from networks import own_address
 from servers import RunningServer, Servers
 
 from mooring.serving.admission import is_loopback
@@ -15,19 +15,7 @@ from mooring.serving.settings import Limits, Mode, ServerSettings
 TOKEN = "ein Schlüssel, den niemand errät"
 
 
-def own_address() -> str:
-    """An address of this machine that is not its loopback, so that a client from it is taken for a stranger."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
-
-
-pytestmark = pytest.mark.skipif(
-    is_loopback(own_address()) or not own_address(), reason="this machine has no address but its loopback"
-)
+pytestmark = pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
 ADMIN = [
     ("POST", "/models"),
     ("DELETE", "/models/m"),

@@ -6,15 +6,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from models import scale_model
-from servers import RunningServer, Servers, free_port, wait_until
+from servers import RunningServer, free_port, wait_until
 
 from mooring.contract.errors import SettingError
 from mooring.handler.model_config import ModelConfig
@@ -26,25 +27,13 @@ from mooring.serving.door import Door, Health
 from mooring.serving.errors import ConsoleRefusedError
 from mooring.serving.histogram import BOUNDS
 from mooring.serving.lifecycle import State
+from mooring.serving.overview import MOST_LOOKED_AT, MOST_RANKED, Overview
 from mooring.serving.residency import ModelRecord, ResidencyTable
 from mooring.serving.resident import Resident
 from mooring.serving.settings import ConsoleAccess, Limits, from_variables, limits
 
 PATHS = ("/console", "/console/data")
 CHOICE = HandlerChoice(HandlerKind.ONNX, Path("/m"), (), "it holds model.onnx", ModelConfig())
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def server(start_server: Servers, root: Path) -> RunningServer:
-    server = start_server(root, console="local", budget=512 << 20)
-    for name in ("iris", "prices"):
-        assert server.load(name, scale_model(root / name)).status_code == 200
-    return server
 
 
 def data(server: RunningServer, **query: str) -> Any:
@@ -146,13 +135,14 @@ def test_others_are_refused_unless_it_is_open_to_all(client: str, host: str) -> 
 
 @dataclass
 class FakeCatalog:
-    """As much of a catalog as the console asks for."""
+    """As much of a catalog as the console asks for, and how often it asked."""
 
     table: ResidencyTable
-    models: Sequence[Resident] = ()
+    described: int = 0
 
-    def residents(self) -> Sequence[Resident]:
-        return self.models
+    def describe(self, name: str) -> Resident:
+        self.described += 1
+        return Resident(self.table.records[name], CHOICE)
 
 
 @dataclass
@@ -246,21 +236,150 @@ def listens(port: int) -> bool:
 # --- bounds -------------------------------------------------------------------------------------------------------
 
 
-def resident(number: int) -> Resident:
-    record = ModelRecord(number, f"model-{number}", f"/m/{number}", Path("/m"), "onnx", 1, 1, State.READY)
-    record.hits = number
-    record.latency.observe(0.002)
-    return Resident(record, CHOICE)
+def loaded(table: ResidencyTable, name: str) -> ModelRecord:
+    record, _ = table.admit(
+        name, url=f"/m/{name}", path=Path("/m"), kind="onnx", artifact_bytes=1, available=1 << 40, now=0
+    )
+    record.enter(State.LOADING)
+    record.enter(State.READY)
+    table.measured(record, 1)
+    return record
 
 
-def test_snapshot_of_ten_thousand_models_holds_the_busiest_hundred_and_totals() -> None:
-    residents = [resident(number) for number in range(1, 10_001)]
-    residents[3].record.enter(State.FAILED, "no " * 10_000)
-    catalog = cast("Any", FakeCatalog(ResidencyTable(1 << 30), residents))
-    seen = snapshot(catalog, cast("Any", FakeUpkeep()))
-    assert [model["hits"] for model in seen["models"]] == [*range(10_000, 9_900, -1)]
+def answered(table: ResidencyTable, record: ModelRecord, count: int, now: float) -> None:
+    """What dispatch does of requests."""
+    table.history.used(record.name, now)
+    record.last_used = now
+    record.hits += count
+    record.latency.observe_all([0.002] * count)
+
+
+class CountingTable(ResidencyTable):
+    """Counts how often a model's answers are taken in."""
+
+    booked = 0
+
+    def book(self, record: ModelRecord) -> int:
+        self.booked += 1
+        return super().book(record)
+
+
+@pytest.fixture
+def ten_thousand() -> FakeCatalog:
+    table = CountingTable(1 << 40)
+    for number in range(1, 10_001):
+        loaded(table, f"model-{number}")
+    return FakeCatalog(table)
+
+
+def look(catalog: FakeCatalog, overview: Overview, **options: Any) -> dict[str, Any]:
+    return snapshot(cast("Any", catalog), overview, cast("Any", FakeUpkeep()), **options)
+
+
+def test_snapshot_of_ten_thousand_models_holds_the_busiest_hundred_and_totals(ten_thousand: FakeCatalog) -> None:
+    table = ten_thousand.table
+    for number, record in enumerate(table.records.values(), 1):
+        answered(table, record, 1, now=number / 1000)
+    table.records["model-4"].enter(State.FAILED, "no " * 10_000)
+    overview = Overview(table)
+    while sum(table.answered) < 10_000:
+        overview.look()
+    seen = look(ten_thousand, overview)
+    assert [model["modelName"] for model in seen["models"]] == [f"model-{n}" for n in range(10_000, 9_900, -1)]
     assert (seen["found"], seen["states"]) == (10_000, {"ready": 9999, "failed": 1})
     assert sum(seen["latency"]) == seen["latency"][BOUNDS.index(0.0025)] == 10_000
     assert len(json.dumps(seen)) < 100_000
-    failed = snapshot(catalog, cast("Any", FakeUpkeep()), state=State.FAILED)["models"]
+    failed = look(ten_thousand, overview, state=State.FAILED)["models"]
     assert len(failed[0]["reason"]) == 1000
+
+
+def test_snapshot_describes_a_hundred_models_and_takes_in_as_many_however_many_are_asked(
+    ten_thousand: FakeCatalog,
+) -> None:
+    table = cast("CountingTable", ten_thousand.table)
+    for number, record in enumerate(table.records.values()):
+        answered(table, record, 1, now=number / 1000)
+    overview = Overview(table)
+    look(ten_thousand, overview)
+    assert (table.booked, ten_thousand.described) == (MOST_LOOKED_AT, 100)
+    look(ten_thousand, overview, find="MODEL-1")
+    assert (table.booked, ten_thousand.described) == (2 * MOST_LOOKED_AT, 200)
+    while sum(table.answered) < 10_000:
+        overview.look()
+    overview.look()
+    before = table.booked
+    answered(table, table.records["model-5"], 3, now=11)
+    assert look(ten_thousand, overview)["models"][0]["modelName"] == "model-5"
+    assert table.booked - before <= 2  # it, and who was asked last before it
+
+
+# --- the overview -------------------------------------------------------------------------------------------------
+
+
+def test_requests_inside_are_counted_until_they_are_out() -> None:
+    table = ResidencyTable(1 << 30)
+    record = loaded(table, "a")
+    overview = Overview(table)
+    table.history.used("a", 1.0)
+    record.leases = 2
+    assert overview.look() == 2
+    assert overview.look() == 2
+    record.leases = 0
+    record.latency.observe_all([0.002, 0.002])
+    assert overview.look() == 0
+    assert sum(table.answered) == 2
+
+
+def test_busiest_is_who_is_asked_most_of_late() -> None:
+    table = ResidencyTable(1 << 30)
+    once, now_and_then = loaded(table, "once"), loaded(table, "now-and-then")
+    overview = Overview(table)
+    answered(table, once, 1000, now=0)
+    answered(table, now_and_then, 10, now=0)
+    overview.look()
+    assert overview.busiest(2) == (2, ["once", "now-and-then"])
+    answered(table, now_and_then, 10, now=600)
+    overview.look()
+    assert overview.busiest(2) == (2, ["now-and-then", "once"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 50)), max_size=60))
+def test_total_is_the_sum_whatever_comes_and_goes(steps: list[tuple[int, int]]) -> None:
+    """Each step asks a model so often, at fifty it goes instead; now and then somebody looks."""
+    table = ResidencyTable(1 << 30)
+    overview = Overview(table)
+    total = 0
+    for now, (number, count) in enumerate(steps):
+        name = f"m{number}"
+        record = table.records.get(name) or loaded(table, name)
+        if count == 50:
+            table.remove(record)
+        else:
+            answered(table, record, count, now)
+            total += count
+        if count % 3 == 0:
+            overview.look()
+    overview.look()
+    assert sum(table.answered) == total
+    found, names = overview.busiest(100)
+    assert (found, set(names)) == (len(table.records), set(table.records))
+    assert {state: len(names) for state, names in table.standing.items() if names} == (
+        {State.READY: found} if found else {}
+    )
+
+
+def test_when_many_of_the_busiest_have_gone_the_others_are_ranked() -> None:
+    table = ResidencyTable(1 << 40)
+    overview = Overview(table)
+    names = [f"m{number}" for number in range(3 * MOST_RANKED)]
+    for number, name in enumerate(names):
+        record, _ = table.admit(name, url="", path=Path("/m"), kind="onnx", artifact_bytes=1, available=1 << 40, now=0)
+        answered(table, record, 1 + number, now=number)
+        overview.look()
+    overview.look()
+    for name in names[-2 * MOST_RANKED :]:
+        table.remove(table.records[name])
+    table.history.used("m0", now=len(names))
+    overview.look()
+    left = names[:MOST_RANKED]
+    assert overview.busiest(3) == (len(left), left[:-4:-1])

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from models import code_model, scale_model
+from networks import own_address
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 from servers import RunningServer, Servers, working_beside
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TIMEOUT_MS = 30_000
+TOKEN = "ein Schlüssel, den niemand errät"
 NOTHING = re.compile("^(\N{EN DASH}|0|)$")
 MARKUP = "<img src=x onerror=document.title='taken'>"
 REFUSES_IN_MARKUP = f"""
@@ -40,19 +42,6 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def server(start_server: Servers, root: Path) -> RunningServer:
-    server = start_server(root, console="local", budget=512 << 20)
-    for name in ("iris", "prices"):
-        assert server.load(name, scale_model(root / name)).status_code == 200
-    return server
 
 
 @dataclass
@@ -89,9 +78,9 @@ class Console:
 
 
 @contextmanager
-def opened(browser: Browser, server: RunningServer, **options: Any) -> Iterator[Console]:
+def opened(browser: Browser, server: RunningServer, host: str = "127.0.0.1", **options: Any) -> Iterator[Console]:
     """The console in a browser of its own; when it closes, nothing went wrong in it and all it asked was the server."""
-    origin = f"http://127.0.0.1:{server.port}"
+    origin = f"http://{host}:{server.port}"
     with browser.new_context(**options) as context:
         console = Console(context.new_page())
         console.page.goto(f"{origin}/console")
@@ -172,6 +161,43 @@ def test_model_is_loaded_pinned_unpinned_and_unloaded(console: Console, server: 
     console.button("Unload", question).click()
     expect(console.row("fresh")).to_have_count(0)
     assert server.client.get("/models/fresh").status_code == 404
+
+
+@pytest.mark.skipif(not own_address(), reason="this machine has no address but its loopback")
+def test_changes_from_another_machine_ask_for_the_token_once_and_send_it_from_then_on(
+    browser: Browser, start_server: Servers, root: Path
+) -> None:
+    server = start_server(root, console="anywhere", host="0.0.0.0", admin_token=TOKEN)
+    scale_model(root / "guarded")
+    with opened(browser, server, own_address()) as console:
+        expect(console.button("Admin token")).to_be_hidden()
+        console.button("Load a model").click()
+        form, asked = console.dialog("Load a model"), console.dialog("Admin token")
+        form.get_by_label("Name").fill("guarded")
+        form.get_by_label("Folder or archive").fill(str(root / "guarded"))
+        console.button("Load", form).click()
+        expect(asked.get_by_role("alert")).to_contain_text("401 UnauthorizedException")
+        for token in ("something else", TOKEN):
+            asked.get_by_label("Token").fill(token)
+            console.button("Keep", asked).click()
+        expect(console.row("guarded")).to_contain_text("ready")
+
+        console.page.reload()  # the tab keeps it
+        console.button("Pin guarded").click()
+        expect(console.button("Pin guarded")).to_have_attribute("aria-pressed", "true")
+        expect(asked).to_be_hidden()
+        stored = "[sessionStorage, localStorage].map((one) => Object.values(one).length)"
+        assert console.page.evaluate(stored) == [1, 0]
+
+        console.button("Admin token").click()
+        asked.get_by_label("Token").fill("")
+        console.button("Keep", asked).click()
+        console.button("Pin guarded").click()
+        console.button("Cancel", asked).click()
+        expect(console.page.locator("#notes")).to_contain_text("401 UnauthorizedException")
+        assert server.client.get("/models/guarded").json()["pinned"] is True
+    with opened(browser, server, own_address()) as console:  # another tab knows nothing of it
+        expect(console.button("Admin token")).to_be_hidden()
 
 
 def test_request_is_tried(console: Console) -> None:

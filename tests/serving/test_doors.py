@@ -21,11 +21,6 @@ DIGEST = (
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
 def server(start_server: Servers, root: Path) -> RunningServer:
     server = start_server(root, spool_bytes=100_000, max_body_bytes=40_000_000)
     assert server.load("m", scale_model(root / "m")).status_code == 200

@@ -40,11 +40,6 @@ DIES = (
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
 def server(start_server: Servers, root: Path) -> RunningServer:
     server = start_server(root, response_seconds=20.0)
     assert server.load("neighbour", scale_model(root / "neighbour")).status_code == 200

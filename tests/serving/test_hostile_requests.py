@@ -28,11 +28,6 @@ RAISES = (
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
 def server(start_server: Servers, root: Path) -> RunningServer:
     server = start_server(
         root,

@@ -82,3 +82,48 @@ def test_models_beyond_the_busiest_are_counted_together(server: RunningServer, t
     assert counted["m3"] == 2
     assert sum(counted.values()) == 26
     assert counted["(others)"] == 5
+
+
+def test_no_counter_falls_whatever_models_come_and_go_and_overtake_each_other(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    """Prometheus takes a counter that falls for a restart, and counts all of it again."""
+    server = start_server(tmp_path, budget_bytes=2 << 30)
+    names = [f"m{index}" for index in range(23)]
+
+    def ask(name: str, times: int) -> None:
+        for _ in range(times):
+            assert server.invoke(name, [[1, 2, 3]]).status_code == 200
+
+    seen: dict[tuple[str, ...], float] = {}
+
+    def scrape() -> None:
+        found = {key: value for key, value in scraped(server).items() if is_counter(key[0])}
+        fallen = {key: (seen[key], value) for key, value in found.items() if value < seen.get(key, 0)}
+        assert fallen == {}
+        seen.update(found)
+
+    for name in names:
+        assert server.load(name, scale_model(tmp_path / name)).status_code == 200
+        ask(name, 2)
+    scrape()
+    for name in names[-3:]:  # these overtake others, and have a name of their own from now on
+        ask(name, 2)
+    scrape()
+    own = seen["mooring_model_seconds_count", names[-1], "total"]
+    ask(names[-1], 3)
+    scrape()
+    assert seen["mooring_model_seconds_count", names[-1], "total"] == own + 3
+    for name in (names[0], names[-1], names[10]):
+        ask(name, 1)
+        assert server.client.delete(f"/models/{name}").status_code == 200
+        scrape()
+    assert server.load(names[-1], scale_model(tmp_path / names[-1])).status_code == 200
+    ask(names[-1], 4)
+    scrape()
+    total = sum(value for key, value in seen.items() if key[0] == "mooring_model_seconds_count" and key[2] == "total")
+    assert total == 2 * 23 + 2 * 3 + 3 + 3 + 4
+
+
+def is_counter(name: str) -> bool:
+    return name.startswith("mooring_") and name.endswith(("_total", "_count", "_sum", "_bucket"))

@@ -10,11 +10,6 @@ from servers import RunningServer, Servers, wait_until
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
 def server(start_server: Servers, root: Path) -> RunningServer:
     return start_server(root)
 

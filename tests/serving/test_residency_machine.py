@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -239,7 +240,7 @@ class CatalogMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), megabytes=st.integers(1, 60), pinned=st.booleans())
     def load(self, name: str, megabytes: int, pinned: bool) -> None:
         self.sizes[name] = megabytes * MIB
-        self._start(self.catalog.load(name, Path(name), pinned=pinned))
+        self._start(self.catalog.load(name, partial(Path, name), pinned=pinned))
 
     def _loading(self) -> list[tuple[StandInHost, int]]:
         return [(host, number) for host in self.pool.links for number, load in host.loads.items() if not load.done()]

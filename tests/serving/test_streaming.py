@@ -60,11 +60,6 @@ async def transform_fn(model, body, content_type, accept):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
 def server(start_server: Servers, root: Path) -> RunningServer:
     server = start_server(root)
     assert server.load("m", code_model(root / "m", CODE)).status_code == 200

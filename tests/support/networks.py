@@ -1,7 +1,8 @@
-"""Hosts of their own on one machine: network namespaces joined by a cable, each with the names of both."""
+"""Addresses: this machine's own, and hosts of their own on it, which are network namespaces joined by a cable."""
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,17 @@ def can_make() -> bool:
     if made:
         ip("netns", "delete", probe)
     return made
+
+
+def own_address() -> str:
+    """An address of this machine that is not its loopback, whose clients are taken for strangers; "" if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return ""
+        address = str(probe.getsockname()[0])
+    return "" if address.startswith("127.") else address
 
 
 def ip(*arguments: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mooring.contract.switches import is_on
 from mooring.handler.errors import ModelLoadError
 from mooring.handler.terms import LoadTerms
 
@@ -20,7 +21,6 @@ from .safetensors_cache import SafetensorsCache, weight_files
 
 logger = logging.getLogger(__name__)
 
-TRUE = frozenset({"true", "1", "yes"})
 # Layers that a bare model may lack: nothing that is served reads what they compute.
 UNREAD = ("pooler.",)
 # What torch says when the processor's memory is at its end; it has an exception of its own for devices only.
@@ -56,7 +56,7 @@ class HeldWeights:
 
 def trusts_code(terms: LoadTerms) -> bool:
     """Whether code in a model's folder may run."""
-    return terms.variables.get("HF_TRUST_REMOTE_CODE", "").lower() in TRUE
+    return is_on(terms.variables, "HF_TRUST_REMOTE_CODE")
 
 
 def load_model(auto_class: Any, folder: Path, terms: LoadTerms) -> Any:
@@ -71,7 +71,7 @@ def load_model(auto_class: Any, folder: Path, terms: LoadTerms) -> Any:
     torch.set_num_threads(max(1, terms.threads))
     allow_pickle = terms.config.allow_pickle
     options = {"use_safetensors": None if allow_pickle else True, "weights_only": not allow_pickle}
-    held = HeldWeights.of(folder, terms)
+    held = terms.held or HeldWeights.of(folder, terms)
     model, notes = read_folder(auto_class, held.folder, terms, output_loading_info=True, **options)
     missing = [name for name in notes["missing_keys"] if not any(part in name for part in UNREAD)]
     if missing:

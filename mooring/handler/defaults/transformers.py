@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class TransformersHandler:
         Raises `TaskError`, `ModelLoadError`, `MemoryError`.
         """
         held = HeldWeights.of(folder, terms)
-        return cls(_load_task(folder, terms), folder, terms, held)
+        return cls(_load_task(folder, replace(terms, held=held)), folder, terms, held)
 
     def change_tier(self, wanted: str) -> None:
         """Hold the model in another form; requests are answered from the old one until the new one is there.
@@ -97,7 +97,7 @@ class TransformersHandler:
         held = HeldWeights.of(self._folder, self._terms)
         if held.tier is not Tier(wanted):
             raise ModelLoadError(self._folder / "config.json", f"it has no form that is {wanted}")
-        self._task, self._held = _load_task(self._folder, self._terms), held
+        self._task, self._held = _load_task(self._folder, replace(self._terms, held=held)), held
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
         """Answer requests, the rows of all of them together where that changes nothing."""
