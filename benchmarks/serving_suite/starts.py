@@ -19,6 +19,15 @@ MODEL = "rows"
 MOST_ROWS = 64
 BATCH_DELAY_MS = 1
 LOAD_S = 120.0
+# For servers in Java, which else write lines for each request: ours writes none.
+QUIET = """<?xml version="1.0" encoding="UTF-8"?>
+<Configuration>
+  <Appenders>
+    <Console name="console" target="SYSTEM_OUT"><PatternLayout pattern="%level %logger{1}: %m%n"/></Console>
+  </Appenders>
+  <Loggers><Root level="warn"><AppenderRef ref="console"/></Root></Loggers>
+</Configuration>
+"""
 
 
 def mooring(place: Place) -> Sequence[str]:
@@ -94,7 +103,8 @@ def torchserve(place: Place) -> Sequence[str]:
     lines += [f"models={json.dumps(models)}", "default_response_timeout=120"]
     (place.folder / "config.properties").write_text("\n".join(lines) + "\n")
     start = ("--foreground", "--start", "--ncs", "--model-store", str(store), "--models", "all")
-    return (str(place.binaries / "torchserve"), *start, "--ts-config", str(place.folder / "config.properties"))
+    given = ("--ts-config", str(place.folder / "config.properties"), "--log-config", _quiet(place.folder))
+    return (str(place.binaries / "torchserve"), *start, *given)
 
 
 def multi_model_server(place: Place) -> Sequence[str]:
@@ -111,7 +121,15 @@ def mms_command(binaries: Path, port: int, folder: Path) -> Sequence[str]:
     configuration = folder / "config.properties"
     configuration.write_text("\n".join(lines) + "\n")
     given = ("--model-store", str(folder / "store"), "--mms-config", str(configuration))
-    return (str(binaries / "multi-model-server"), "--start", "--foreground", *given)
+    start = ("--start", "--foreground", "--log-config", _quiet(folder))
+    return (str(binaries / "multi-model-server"), *start, *given)
+
+
+def _quiet(folder: Path) -> str:
+    """Write a configuration of logs that are warnings, and return its path."""
+    file = folder / "log4j2.xml"
+    file.write_text(QUIET)
+    return str(file)
 
 
 def model_for_mms(file: Path, folder: Path) -> None:
