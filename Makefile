@@ -55,14 +55,12 @@ format: $(READY)  ## rewrite the code in the house style
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-bench: $(READY)  ## the server against a raw in-process loop, interleaved
-	@$(BIN)/python -m benchmarks.serving
+bench: bench-serving bench-models bench-training  ## all that is measured; see docs/benchmarks.md
 
-bench-serving: $(READY)  ## the server against its peers, each in an environment of its own; needs wrk
-	@$(BIN)/python -m benchmarks.serving_peers
+bench-serving: $(READY)  ## the server against its peers (ARGS=--quick, ARGS="--rows tiny,load"); needs wrk and java
+	@$(BIN)/python -m benchmarks.serving_suite $(ARGS)
 
-bench-models: $(READY)  ## a thousand models in one server: time, memory, and memory after unloading
-	@$(BIN)/python -m benchmarks.many_models
+bench-models: $(READY)  ## which model makes room, and answers while others load
 	@$(BIN)/python -m benchmarks.eviction
 	@$(BIN)/python -m benchmarks.loading_beside
 

@@ -5,7 +5,6 @@ loads take turns. Nothing is asserted.
 """
 
 import json
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +16,8 @@ import httpx
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
-from benchmarks.serving import free_port, running, tiny_model
+from benchmarks.serving_suite.exports import write_tiny
+from benchmarks.serving_suite.own import mooring
 
 ROUNDS = 5
 SECONDS = 4.0
@@ -29,17 +29,17 @@ CODE = "import time\ndef model_fn(model_dir): return list(range(1_000_000))\ndef
 
 def main() -> None:
     """Print medians and tails of the steady model's answers beside nothing, a large model, and a model with code."""
-    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        tiny_model(root / "tiny/model.onnx")
+        (root / "tiny").mkdir()
+        write_tiny(root / "tiny/model.onnx")
         large_model(root / "large/model.onnx")
         (root / "code/code").mkdir(parents=True)
         (root / "code/code/inference.py").write_text(CODE)
-        argv = [str(Path(sys.executable).parent / "serve"), "--repository", folder, "--port", str(port)]
-        base = f"http://127.0.0.1:{port}"
         # The large model's file is read anew each time, not its mapped form.
-        with running(argv, {"MOORING_MODEL_CACHE": "/dev/null/none"}, base), httpx.Client(timeout=60) as client:
+        no_cache = {"MOORING_MODEL_CACHE": "/dev/null/none"}
+        with mooring("--repository", folder, told=no_cache) as server, httpx.Client(timeout=60) as client:
+            base = f"http://127.0.0.1:{server.port}"
             beside: dict[str, Callable[[], AbstractContextManager[object]]] = {
                 "nothing": nullcontext,
                 "loads of 100 MB of ONNX": lambda: loading(base, "large", [[0.0] * WIDTH]),

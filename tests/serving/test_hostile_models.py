@@ -15,9 +15,10 @@ import httpx
 import psutil
 import pytest
 from disks import can_mount, small_disk
-from memory_limits import can_limit_memory, memory_limit
 from models import code_model, quotient_model, scale_model
 from servers import RunningServer, Servers, wait_until, working_beside
+
+from benchmarks.memory_limits import can_limit_memory, memory_limit
 
 MIB = 1 << 20
 # Runs what its request says.

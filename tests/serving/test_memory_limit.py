@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from memory_limits import can_limit_memory, memory_limit
 from models import code_model, layered_model, scale_model
 from servers import Servers
+
+from benchmarks.memory_limits import can_limit_memory, memory_limit
 
 MIB = 1 << 20
 # Leaves 320 MiB for models, after the reserve.
