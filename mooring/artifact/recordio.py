@@ -75,8 +75,19 @@ def read_records(stream: BinaryIO, name: str | None = None, *, offset: int = 0) 
     >>> list(read_records(io.BytesIO(frame(b"abcde") + frame(b""))))
     [b'abcde', b'']
     """
-    for frames in read_frames(stream, name, offset=offset):
-        yield frames[0].content if len(frames) == 1 else MAGIC.join(part.content for part in frames)
+    name = name or str(getattr(stream, "name", "the stream"))
+    number = 0
+    while head := stream.read(HEAD.size):
+        number += 1
+        magic, length = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0)
+        if magic == MAGIC and length <= MOST_FRAME_BYTES:  # a whole record, as nearly all are
+            content = _read_content(stream, length, (name, number, offset))
+            offset += HEAD.size + _padded(length)
+            yield content
+            continue
+        frames, size = _read_frames(stream, head, (name, number, offset), None)
+        offset += size
+        yield MAGIC.join(part.content for part in frames)
 
 
 def read_frames(
@@ -90,20 +101,28 @@ def read_frames(
     number = 0
     while head := stream.read(HEAD.size):
         number += 1
-        frames: list[Frame] = []
-        size = 0
-        while True:
-            place = (name, number, offset + size)
-            flag, length = _take_apart(head, place, is_first=not frames)
-            size += HEAD.size + _padded(length)
-            if most_bytes is not None and size > most_bytes:
-                raise LargeRecordError(name, number, offset, size, most_bytes)
-            frames.append(Frame(flag, _read_content(stream, length, place)))
-            if flag in (WHOLE, END):
-                break
-            head = stream.read(HEAD.size)
+        frames, size = _read_frames(stream, head, (name, number, offset), most_bytes)
         offset += size
-        yield tuple(frames)
+        yield frames
+
+
+def _read_frames(
+    stream: BinaryIO, head: bytes, place: tuple[str, int, int], most_bytes: int | None
+) -> tuple[tuple[Frame, ...], int]:
+    """Read the frames of the record that begins with a head; returns them, and how many bytes they take."""
+    name, number, offset = place
+    frames: list[Frame] = []
+    size = 0
+    while True:
+        here = (name, number, offset + size)
+        flag, length = _take_apart(head, here, is_first=not frames)
+        size += HEAD.size + _padded(length)
+        if most_bytes is not None and size > most_bytes:
+            raise LargeRecordError(name, number, offset, size, most_bytes)
+        frames.append(Frame(flag, _read_content(stream, length, here)))
+        if flag in (WHOLE, END):
+            return tuple(frames), size
+        head = stream.read(HEAD.size)
 
 
 def _read_content(stream: BinaryIO, length: int, place: tuple[str, int, int]) -> bytes:

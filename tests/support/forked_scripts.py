@@ -21,7 +21,7 @@ class ForkedScript:
         handle, name = tempfile.mkstemp(prefix="mooring-test-")
         os.close(handle)
         self._file = Path(name)
-        self._process = context.Process(target=_run, args=(script, dict(variables), name), daemon=True)
+        self._process = context.Process(target=_run, args=(script, dict(variables), name))
         self._process.start()
 
     def output(self) -> str:

@@ -20,12 +20,12 @@ class Progress:
         total: int | None,
         *,
         is_told: bool = True,
-        every_s: float = EVERY_S,
+        every_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._what = what
         self._total = total
-        self._every_s = every_s if is_told else inf
+        self._every_s = (EVERY_S if every_s is None else every_s) if is_told else inf
         self._clock = clock
         self._begun = self._told = clock()
         self._done = 0

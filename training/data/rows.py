@@ -68,6 +68,9 @@ class Rows(Dataset[Any]):
             raise SampleError(file, "sample", place + 1, "the file has become shorter since it was opened")
         return self._parse(file, content, begin, place)
 
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
     def _parse(self, file: Path, content: bytes, begin: int, place: int) -> Any:
         if isinstance(self._format, Records):
             content = next(read_records(io.BytesIO(content), str(file), offset=begin))
