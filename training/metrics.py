@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from mooring.contract.debugger_config import tensorboard_directory
 from mooring.contract.environment import process_variables
 from mooring.contract.errors import UserCodeError
 from mooring.contract.paths import ContainerPaths
@@ -36,7 +37,8 @@ def report(*, step: float | None = None, epoch: float | None = None, **metrics: 
 
         report(epoch=3, step=1200, loss=loss, **{"Validation-accuracy": 0.97})
 
-    Raises `MetricError` naming every value that is no number.
+    Where the job asks for TensorBoard's files, metrics are also added to those. Raises `MetricError` naming every value
+    that is no number, and `TensorBoardMissingError`.
     """
     if not _is_first_rank():
         return
@@ -47,6 +49,7 @@ def report(*, step: float | None = None, epoch: float | None = None, **metrics: 
     sys.stdout.write("".join(line + "\n" for line in metric_lines(place, numbers)))
     sys.stdout.flush()
     _record(place | numbers)
+    _draw(place, numbers)
 
 
 def _is_first_rank() -> bool:
@@ -64,6 +67,20 @@ def _record(numbers: Mapping[str, float]) -> None:
         append_row(file, {**numbers, TIME: round(time.time(), 3)})
     except OSError as error:
         logger.warning("Metrics were printed, but not recorded in %s: %s", file, error)
+
+
+def _draw(place: Mapping[str, float], numbers: Mapping[str, float]) -> None:
+    """Add to TensorBoard's curves, if the job asks for them."""
+    variables = process_variables()
+    directory = tensorboard_directory(ContainerPaths.from_variables(variables), variables)
+    if directory is None:
+        return
+    from .tensorboard import add_scalars
+
+    try:
+        add_scalars(directory, numbers, int(place.get("step", place.get("epoch", 0))))
+    except OSError as error:
+        logger.warning("Metrics were printed, but not added to %s: %s", directory, error)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import write_config
 from training_jobs import Job
 
 from mooring.training.metric_lines import definition_regex, metric_lines, number_text, reported_name
@@ -29,6 +30,8 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def rows(base: Path) -> list[dict[str, Any]]:
     return list(read_rows(base / "output/data/metrics.jsonl"))
 
+
+ROOT = Path(__file__).parents[2]
 
 # --- lines ------------------------------------------------------------------------------------------------------------
 
@@ -183,3 +186,28 @@ def test_full_disk_costs_the_row_and_not_the_run(
     assert "[metric] loss=2;" in capsys.readouterr().out
     assert "No space left on device" in caplog.text
     assert list(read_rows(base / "elsewhere")) == before
+
+
+# --- TensorBoard ------------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard_gets_curves_where_the_job_asks_for_them(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write_config(base, "tensorboardoutputconfig.json", {"LocalPath": str(tmp_path / "curves")})
+    code = "from mooring.training import report\nfor step in (1, 2): report(step=step, loss=1 / step)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    events = EventAccumulator(str(tmp_path / "curves"))
+    events.Reload()
+    assert [(point.step, point.value) for point in events.Scalars("loss")] == [(1, 1.0), (2, 0.5)]
+
+
+def test_missing_package_names_the_extra(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "tensorboard.py").write_text("raise ImportError('not here')", encoding="utf-8")
+    job = Job.write(base, "from mooring.training import report; report(loss=1.0)")
+    code, output = job.run(MOORING_TENSORBOARD="true", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert code == 1, output
+    assert job.failure.startswith("TensorBoardMissingError")
+    assert "Install mooring[tensorboard]" in job.failure
