@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpointer
     from .distributed import Group, prepare, process_group, whole_weights
     from .metrics import report
+    from .profiling.profiler import Profiler
     from .retention import Best, Retention
     from .sampler import DataPosition, GlobalBatchSampler, data_loader
     from .state import TrainingState
@@ -23,6 +24,7 @@ __all__ = [
     "DataPosition",
     "GlobalBatchSampler",
     "Group",
+    "Profiler",
     "Retention",
     "StopRequest",
     "TrainingState",
@@ -40,6 +42,7 @@ MODULES = {
     "DataPosition": ".sampler",
     "GlobalBatchSampler": ".sampler",
     "Group": ".distributed",
+    "Profiler": ".profiling.profiler",
     "Retention": ".retention",
     "StopRequest": ".stop",
     "TrainingState": ".state",

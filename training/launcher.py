@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from mooring.contract.debugger_config import read_profiler_config
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import MooringError
 from mooring.contract.paths import ContainerPaths
@@ -18,6 +19,7 @@ from .failure import failure_text, forget_outcome, write_failure, write_success
 from .objective import REQUIRE_VARIABLE, ObjectiveMissingError, check_objective, is_required
 from .plan import LaunchPlan, make_plan
 from .preparation import PreparationError, StoppedError, run_apart
+from .profiling.report import finish_report
 from .signal_pipe import hold_signals
 from .stacks import places_text
 from .supervisor import Outcome, Supervisor
@@ -49,7 +51,19 @@ def launch(variables: Mapping[str, str]) -> int:
     kills_before = oom_kills()
     with tempfile.TemporaryDirectory(prefix="mooring-") as folder:
         outcome = Supervisor(plan, Path(folder)).run()
+    _finish_profile(environment)
     return _conclude(outcome, plan, environment, out_of_memory=oom_kills() > kills_before)
+
+
+def _finish_profile(environment: TrainingEnvironment) -> None:
+    """Make the report of a profile whose ranks did not come to make it, having been killed, say."""
+    try:
+        report = finish_report(read_profiler_config(environment.paths).directory)
+    except Exception as error:  # noqa: BLE001 - how the job ended is what counts, whatever its profile holds
+        logger.warning("The report of the profile could not be made: %s", error)
+        return
+    if report is not None:
+        logger.info("the profile of this run is in %s", report)
 
 
 def _refuse(paths: ContainerPaths, text: str, signal_number: int = 0) -> int:

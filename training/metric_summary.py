@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from .json_lines import read_rows
 from .metric_lines import number_text
-from .metric_rows import PLACE, metrics_of, read_rows
+from .metric_rows import PLACE, metrics_of
 
 # The last value, where it was taken, and the extremes with their places.
 Point = tuple[float, str]

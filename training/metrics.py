@@ -15,8 +15,9 @@ from mooring.contract.environment import process_variables
 from mooring.contract.errors import UserCodeError
 from mooring.contract.paths import ContainerPaths
 
+from .json_lines import append_row
 from .metric_lines import MAX_NAME, NAME, metric_lines
-from .metric_rows import PLACE, TIME, append_row, metrics_file
+from .metric_rows import PLACE, TIME, metrics_file
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from mooring.contract.debugger_config import SWITCHES
 from mooring.contract.errors import SettingError, UserCodeError
 from mooring.contract.paths import ContainerPaths
 
-from .metric_rows import metrics_file, metrics_of, read_rows
+from .json_lines import read_rows
+from .metric_rows import metrics_file, metrics_of
 
 REQUIRE_VARIABLE = "MOORING_REQUIRE_OBJECTIVE"
 

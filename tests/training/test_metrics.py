@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from jobs import write_config
 from training_jobs import Job
 
+from mooring.training.json_lines import append_row, read_rows
 from mooring.training.metric_lines import definition_regex, metric_lines, number_text, reported_name
-from mooring.training.metric_rows import append_row, metrics_of, read_rows
+from mooring.training.metric_rows import metrics_of
 from mooring.training.metrics import MetricError, report
 
 

@@ -6,7 +6,8 @@ import pytest
 from training_jobs import Job
 
 from mooring.contract.paths import ContainerPaths
-from mooring.training.metric_rows import append_row, metrics_file
+from mooring.training.json_lines import append_row
+from mooring.training.metric_rows import metrics_file
 from mooring.training.objective import ObjectiveMissingError, check_objective
 
 SCRIPT = """
