@@ -1,6 +1,6 @@
 """`make bench-training`: launchers, checkpoints and the log relay, each against the plain thing, in interleaved rounds.
 
-`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput and relay.
+`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay, inside.
 """
 
 import platform
@@ -11,13 +11,14 @@ import torch
 
 from mooring.contract.resources import usable_cpus
 
-from . import launchers, relaying, saving
+from . import launchers, profiling, relaying, saving
 
 PARTS: dict[str, Callable[[], None]] = {
     "launchers": launchers.main,
     "stalls": saving.stalls,
     "throughput": saving.throughput,
     "relay": relaying.main,
+    "inside": profiling.main,
 }
 
 

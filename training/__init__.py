@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .sampler import DataPosition, GlobalBatchSampler, data_loader
     from .state import TrainingState
     from .stop import StopRequest
+    from .watches import Watches
 
 __all__ = [
     "Best",
@@ -28,6 +29,7 @@ __all__ = [
     "Retention",
     "StopRequest",
     "TrainingState",
+    "Watches",
     "data_loader",
     "hyperparameters",
     "prepare",
@@ -46,6 +48,7 @@ MODULES = {
     "Retention": ".retention",
     "StopRequest": ".stop",
     "TrainingState": ".state",
+    "Watches": ".watches",
     "data_loader": ".sampler",
     "hyperparameters": "mooring.contract.typed",
     "prepare": ".distributed",
