@@ -14,9 +14,10 @@ from torch import nn
 
 from mooring.training import Profiler, Watches
 
-STEPS, TURN = 400, 10
-# About 20 ms a step on two cores that have nothing else to do.
-BATCH, WIDTH, LAYERS = 64, 512, 5
+STEPS, TURN = 400, 2
+EMPTY_STEPS, IDLE_S, STEP_S = 20_000, 10.0, 0.025
+# About 25 ms a step on one core; with more threads than cores to spare, they would wait for each other.
+BATCH, WIDTH, LAYERS = 128, 512, 5
 
 Steps = Generator[None, None, None]
 
@@ -31,13 +32,35 @@ class Trained(NamedTuple):
 def main() -> None:
     """Compare step times, in interleaved turns of equal models in one process."""
     logging.getLogger("mooring").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
     print(
         f"\nlooking inside, {STEPS} steps each in turns of {TURN}; more time than the bare loop, medians of the turns"
     )
     with tempfile.TemporaryDirectory() as folder:
+        alone(Path(folder))
         compare("bare, against itself", bare(trained()))
         compare("Profiler, all phases, samples every 500 ms", profiled(Path(folder), trained()))
         compare("Watches, all, a look every 50 steps", watched(trained()))
+
+
+def alone(folder: Path) -> None:
+    """Print the CPU time that the profiler takes by itself: for steps in which nothing is done, and while none is."""
+    with Profiler(folder / "empty") as profiler:
+        began = time.process_time()
+        for _ in profiler.steps(range(EMPTY_STEPS)):
+            for name in ("forward", "backward", "optimizer"):
+                with profiler.phase(name):
+                    pass
+        step_s = (time.process_time() - began) / EMPTY_STEPS
+        began = time.process_time()
+        time.sleep(IDLE_S)
+        sampling = (time.process_time() - began) / IDLE_S
+    share = step_s / STEP_S + sampling
+    print(
+        f"  Profiler by itself: {step_s * 1e6:.0f} µs CPU a step, {sampling * 1000:.1f} ms a second of sampling: "
+        f"{share:.2%} of a step of {STEP_S * 1000:.0f} ms",
+        flush=True,
+    )
 
 
 def trained() -> Trained:

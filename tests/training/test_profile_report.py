@@ -157,6 +157,13 @@ def test_report_is_finished_once(tmp_path: Path) -> None:
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
+MACHINE = IDLE | {
+    "disk": [[1 << 20, 5 << 20], [0, 9 << 20]],
+    "network": [[30 << 20, 1 << 20], [3 << 20, 1 << 20]],
+    "gpus": [[[0.6, 10, 80], [0.5, 20, 80]], [[0.8, 12, 80], [0.7, 22, 80]]],
+}
+
+
 def whole_profile(folder: Path) -> Path:
     """Two hosts of two ranks, two GPUs each, with pauses, slow steps and a killed rank."""
     for rank in range(4):
@@ -169,10 +176,7 @@ def whole_profile(folder: Path) -> Path:
             host=f"algo-{rank // 2 + 1}",
             has_end=rank != 3,
             outside={"validation": 2.0},
-            **IDLE,
-            disk=[[1 << 20, 5 << 20], [0, 9 << 20]],
-            network=[[30 << 20, 1 << 20], [3 << 20, 1 << 20]],
-            gpus=[[[0.6, 10, 80], [0.5, 20, 80]], [[0.8, 12, 80], [0.7, 22, 80]]],
+            **(MACHINE if rank % 2 == 0 else {}),  # the first rank of each host
         )
     return write_report(folder)
 
@@ -183,6 +187,15 @@ def test_report_needs_nothing_but_itself(tmp_path: Path) -> None:
     assert "digits &lt;2026&gt;" in text
     assert "digits <2026>" not in text
     for words in ("algo-1, algo-2", "GPU 1 memory", "Slowest steps", "Ranks", "checkpoint", "Rank 3 left no end"):
+        assert words in text
+
+
+def test_many_gpus_are_told_as_a_few_lines(tmp_path: Path) -> None:
+    gpus = [[0.1 * index, index, 80] for index in range(8)]
+    write_rank(tmp_path, phases=WELL, **IDLE, gpus=[gpus])
+    text = report_html(read_profile(tmp_path))
+    assert "GPU 7" not in text
+    for words in ("GPUs, mean <b>35% mean", "least busy GPU <b>0% mean", "fullest GPU memory <b>9% mean"):
         assert words in text
 
 

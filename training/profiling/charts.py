@@ -21,18 +21,20 @@ class Line:
     name: str
     colour: int
     points: Sequence[tuple[float, float]]
+    is_dashed: bool = False
 
 
 def line_plot(
     lines: Sequence[Line], span: tuple[float, float], top: float, labels: Sequence[str], kind: str = ""
 ) -> str:
     """Return curves between 0 and `top`; `labels` stand at its left, from top to bottom."""
-    paths = "".join(
-        f'<path style="--tone:var(--c{line.colour})" d="{_path(line.points, span, top)}"/>'
-        for line in lines
-        if line.points
-    )
+    paths = "".join(_drawn(line, span, top) for line in lines if line.points)
     return _plot(_grid(len(labels)) + paths, span, labels, kind, ", ".join(line.name for line in lines))
+
+
+def _drawn(line: Line, span: tuple[float, float], top: float) -> str:
+    kind = "dashed" if line.is_dashed else "solid"
+    return f'<path class="{kind}" style="--tone:var(--c{line.colour})" d="{_path(line.points, span, top)}"/>'
 
 
 def _path(points: Sequence[tuple[float, float]], span: tuple[float, float], top: float) -> str:

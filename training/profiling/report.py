@@ -1,7 +1,7 @@
 """The report of a profile: one HTML file that needs no script, no font and no network. Standard library only."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -30,7 +30,7 @@ BINS = 80
 SLOWEST_SHOWN = 10
 RANKS_SHOWN = 64
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-GPU_COLOURS = (5, 3, 4, 6)
+GPU_COLOURS = (5, 3, 4, 6)  # beyond which they are not told apart
 FLOWS = {"disk": ("read", "written"), "network": ("in", "out")}
 
 
@@ -221,7 +221,7 @@ def _utilisation(profile: Profile) -> str:
 def _host_plots(profile: Profile, host: str) -> str:
     """Return the plots of one host, by what its first rank sampled."""
     leaders = [rank for rank in profile.ranks if str(rank.facts.get("host")) == host and rank.samples]
-    samples = [sample for rank in leaders for sample in rank.samples]
+    samples = sorted((sample for rank in leaders for sample in rank.samples), key=lambda sample: sample.at)
     if not samples:
         return ""
     span = (profile.began, profile.ended)
@@ -243,11 +243,30 @@ def _share_lines(samples: list[HostSample], memory_bytes: float) -> list[Line]:
         Line("cores", 1, [(sample.at, sample.cpu) for sample in samples]),
         Line("memory", 2, [(sample.at, sample.memory / memory_bytes) for sample in samples]),
     ]
-    for index in range(max(len(sample.gpus) for sample in samples)):
-        there = [(sample.at, sample.gpus[index]) for sample in samples if len(sample.gpus) > index]
-        colour = GPU_COLOURS[index % len(GPU_COLOURS)]
-        lines.append(Line(f"GPU {index}", colour, [(at, gpu[0]) for at, gpu in there]))
-        lines.append(Line(f"GPU {index} memory", 6, [(at, gpu[1] / gpu[2] if gpu[2] else 0.0) for at, gpu in there]))
+    return lines + _gpu_lines([sample for sample in samples if sample.gpus])
+
+
+def _gpu_lines(samples: list[HostSample]) -> list[Line]:
+    """Return a line for each of a few GPUs, memory dashed; of many, the mean and the extremes."""
+    count = min((len(sample.gpus) for sample in samples), default=0)
+
+    def line(name: str, colour: int, value: Callable[[HostSample], float], *, is_dashed: bool = False) -> Line:
+        return Line(name, colour, [(sample.at, value(sample)) for sample in samples], is_dashed)
+
+    def memory(gpu: tuple[float, float, float]) -> float:
+        return gpu[1] / gpu[2] if gpu[2] else 0.0
+
+    if count > len(GPU_COLOURS):
+        return [
+            line("GPUs, mean", 5, lambda sample: fmean(gpu[0] for gpu in sample.gpus)),
+            line("least busy GPU", 3, lambda sample: min(gpu[0] for gpu in sample.gpus)),
+            line("fullest GPU memory", 5, lambda sample: max(map(memory, sample.gpus)), is_dashed=True),
+        ]
+    lines = []
+    for index, colour in enumerate(GPU_COLOURS[:count]):
+        gpus = [(sample.at, sample.gpus[index]) for sample in samples]
+        lines.append(Line(f"GPU {index}", colour, [(at, gpu[0]) for at, gpu in gpus]))
+        lines.append(Line(f"GPU {index} memory", colour, [(at, memory(gpu)) for at, gpu in gpus], is_dashed=True))
     return lines
 
 
