@@ -51,7 +51,8 @@ def alone(folder: Path) -> None:
             for name in ("forward", "backward", "optimizer"):
                 with profiler.phase(name):
                     pass
-        step_s = (time.process_time() - began) / EMPTY_STEPS
+    step_s = (time.process_time() - began) / EMPTY_STEPS  # writing them down included
+    with Profiler(folder / "idle"):
         began = time.process_time()
         time.sleep(IDLE_S)
         sampling = (time.process_time() - began) / IDLE_S

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import write_config
 from training_jobs import Job
@@ -65,6 +65,7 @@ def test_platforms_expressions_find_their_metric_and_no_other(name: str, regex: 
     assert found == (["0.125"] if regex.startswith(" ") else ["0.125", "2"])
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_number_is_written_without_an_exponent_and_read_back(value: float) -> None:
     text = number_text(value)
@@ -72,6 +73,7 @@ def test_number_is_written_without_an_exponent_and_read_back(value: float) -> No
     assert math.isclose(float(text), value, rel_tol=1e-7)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters=" =;", exclude_categories=["Z", "C"]), min_size=1, max_size=20))
 def test_line_says_whose_it_is(name: str) -> None:
     (line,) = metric_lines({"epoch": 1.5}, {name: 1.0})

@@ -108,6 +108,7 @@ def test_first_step_is_no_part_of_the_mean(tmp_path: Path) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(1e-6, 100), min_size=1, max_size=200), st.floats(0.01, 1))
 def test_percentile_is_within_a_class_of_the_right_one(seconds: list[float], share: float) -> None:
     from mooring.training.profiling.summary import Profile, RankProfile, _stretch
@@ -120,7 +121,7 @@ def test_percentile_is_within_a_class_of_the_right_one(seconds: list[float], sha
     assert Profile([rank]).percentile(share) == pytest.approx(right, rel=0.011)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=list(HealthCheck), max_examples=25, deadline=None)
 @given(st.data())
 def test_damaged_file_still_makes_a_report(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("damaged")
@@ -152,6 +153,12 @@ def test_report_is_finished_once(tmp_path: Path) -> None:
     write_rank(tmp_path, phases=WELL)
     assert finish_report(tmp_path) == tmp_path / "report.html"
     assert finish_report(tmp_path) is None
+
+
+def test_launcher_makes_reports_with_the_standard_library_only() -> None:
+    code = "import sys, mooring.training.launcher; print(sorted({'torch', 'numpy', 'psutil'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

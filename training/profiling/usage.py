@@ -35,11 +35,12 @@ class HostUsage:
 
     def __post_init__(self) -> None:
         self._cores = usable_cpus(self.cgroup)
+        self._memory_bytes = memory_limit_bytes(self.cgroup)
         self._before = Counters.now(self.cgroup)
 
     def facts(self) -> dict[str, Any]:
         """Return what does not change."""
-        return {"cores": self._cores, "memory_bytes": memory_limit_bytes(self.cgroup)}
+        return {"cores": self._cores, "memory_bytes": self._memory_bytes}
 
     def sample(self) -> dict[str, Any]:
         """Return the share of all cores, bytes of memory, and bytes a second of disk and network."""
@@ -52,7 +53,7 @@ class HostUsage:
 
         return {
             "cpu": round(min(1.0, max(0.0, (now.cpu_seconds - before.cpu_seconds) / seconds / self._cores)), 4),
-            "memory": memory_limit_bytes(self.cgroup) - memory_available_bytes(self.cgroup),
+            "memory": self._memory_bytes - memory_available_bytes(self.cgroup),
             "disk": [rate(*pair) for pair in zip(now.disk, before.disk, strict=True)],
             "network": [rate(*pair) for pair in zip(now.network, before.network, strict=True)],
         }
