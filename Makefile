@@ -31,7 +31,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@# A wheel in a folder that pip is configured to look in (PIP_FIND_LINKS) comes first and needs no index.
 	@$(PIP) install --no-index --no-deps '$(TORCH)' 2>/dev/null \
 	  || $(PIP) install --index-url $(TORCH_INDEX) --no-deps '$(TORCH)'
-	@$(PIP) install -c $(CONSTRAINTS) -e '.[training,serving,audio,otel]' --group dev
+	@$(PIP) install -c $(CONSTRAINTS) -e '.[training,serving,audio,otel,tensorboard]' --group dev
 	@# Triton's client asks for older versions of packages that it does not use over HTTP.
 	@$(PIP) install -c $(CONSTRAINTS) --no-deps tritonclient $(TRITONCLIENT)
 	@# Beside the environment: in it, `import mms` is to find our stand-in. Its tests need a java on PATH, too.

@@ -1,6 +1,7 @@
 """`make bench-training`: launchers, checkpoints, log relay and pipe reader, each against the plain thing, interleaved.
 
-`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay and pipe.
+`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay, pipe and
+inside.
 """
 
 import platform
@@ -11,7 +12,7 @@ import torch
 
 from mooring.contract.resources import usable_cpus
 
-from . import launchers, pipe_reader, relaying, saving
+from . import launchers, pipe_reader, profiling, relaying, saving
 
 PARTS: dict[str, Callable[[], None]] = {
     "launchers": launchers.main,
@@ -19,6 +20,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "throughput": saving.throughput,
     "relay": relaying.main,
     "pipe": pipe_reader.main,
+    "inside": profiling.main,
 }
 
 

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from .data.manifests import Augmented
     from .distributed import Group, prepare, process_group, whole_weights
     from .metrics import report
+    from .profiling.profiler import Profiler
     from .retention import Best, Retention
     from .sampler import DataPosition, GlobalBatchSampler, data_loader
     from .state import TrainingState
     from .stop import StopRequest
+    from .watches import Watches
 
 __all__ = [
     "Augmented",
@@ -31,10 +33,12 @@ __all__ = [
     "InputChannel",
     "JsonLines",
     "Lines",
+    "Profiler",
     "Records",
     "Retention",
     "StopRequest",
     "TrainingState",
+    "Watches",
     "channel",
     "data_loader",
     "hyperparameters",
@@ -55,10 +59,12 @@ MODULES = {
     "InputChannel": ".data.channel",
     "JsonLines": ".data.formats",
     "Lines": ".data.formats",
+    "Profiler": ".profiling.profiler",
     "Records": ".data.formats",
     "Retention": ".retention",
     "StopRequest": ".stop",
     "TrainingState": ".state",
+    "Watches": ".watches",
     "channel": ".data.channel",
     "data_loader": ".sampler",
     "hyperparameters": "mooring.contract.typed",

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from mooring.contract.debugger_config import read_profiler_config
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import MooringError
 from mooring.contract.paths import ContainerPaths
@@ -15,8 +16,10 @@ from mooring.contract.secrets_mask import mask_secrets
 from .code import needs_preparation, prepare_code
 from .entry_point import find_entry_point, ready_made
 from .failure import failure_text, forget_outcome, write_failure, write_success
+from .objective import REQUIRE_VARIABLE, ObjectiveMissingError, check_objective, is_required
 from .plan import LaunchPlan, make_plan
 from .preparation import PreparationError, StoppedError, run_apart
+from .profiling.report import finish_report
 from .signal_pipe import hold_signals
 from .stacks import places_text
 from .supervisor import Outcome, Supervisor
@@ -34,6 +37,7 @@ def launch(variables: Mapping[str, str]) -> int:
     try:
         forget_outcome(paths)
         environment = TrainingEnvironment.load(variables)
+        is_required(variables)  # so that a setting that cannot be used is said before the job runs
         if ready_made(environment) is None and needs_preparation(environment):
             run_apart(lambda: prepare_code(environment))
         plan = make_plan(environment, find_entry_point(environment))
@@ -47,8 +51,19 @@ def launch(variables: Mapping[str, str]) -> int:
     kills_before = oom_kills()
     with tempfile.TemporaryDirectory(prefix="mooring-") as folder:
         outcome = Supervisor(plan, Path(folder)).run()
-    _conclude(outcome, plan, environment, out_of_memory=oom_kills() > kills_before)
-    return outcome.exit_code
+    _finish_profile(environment)
+    return _conclude(outcome, plan, environment, out_of_memory=oom_kills() > kills_before)
+
+
+def _finish_profile(environment: TrainingEnvironment) -> None:
+    """Make the report of a profile whose ranks did not come to make it, having been killed, say."""
+    try:
+        report = finish_report(read_profiler_config(environment.paths).directory)
+    except Exception as error:  # noqa: BLE001 - how the job ended is what counts, whatever its profile holds
+        logger.warning("The report of the profile could not be made: %s", error)
+        return
+    if report is not None:
+        logger.info("the profile of this run is in %s", report)
 
 
 def _refuse(paths: ContainerPaths, text: str, signal_number: int = 0) -> int:
@@ -71,12 +86,10 @@ def _announce(environment: TrainingEnvironment, plan: LaunchPlan) -> None:
     )
 
 
-def _conclude(outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironment, *, out_of_memory: bool) -> None:
-    """Leave the success marker, or the failure file."""
+def _conclude(outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironment, *, out_of_memory: bool) -> int:
+    """Leave the success marker, or the failure file; returns the exit code."""
     if outcome.exit_code == 0:
-        write_success(environment.paths)
-        logger.info("every rank exited 0")
-        return
+        return _succeed(outcome, environment)
     host = environment.cluster.current_host
     if outcome.problem is not None:
         text = " ".join((outcome.problem, places_text(outcome.places))).strip()
@@ -91,3 +104,20 @@ def _conclude(outcome: Outcome, plan: LaunchPlan, environment: TrainingEnvironme
         text = f"The process that starts the ranks {reason} (exit code {outcome.exit_code}, {host})."
     logger.error("%s", text)
     write_failure(environment.paths, text)
+    return outcome.exit_code
+
+
+def _succeed(outcome: Outcome, environment: TrainingEnvironment) -> int:
+    """Leave the success marker of a job whose ranks all exited 0, unless it failed its tuning job; return its code."""
+    logger.info("every rank exited 0")
+    objective, cluster = environment.tuning_objective_metric, environment.cluster
+    try:
+        # A job that was stopped may not have come so far, and only the first host has what was reported.
+        if objective and outcome.stopped_by is None and cluster.host_rank == 0:
+            check_objective(environment.paths, str(objective))  # a name such as "5" is decoded
+    except ObjectiveMissingError as error:
+        if is_required(environment.variables):
+            return _refuse(environment.paths, f"{type(error).__name__}: {error}")
+        logger.warning("%s %s=true makes this a failure.", error, REQUIRE_VARIABLE)
+    write_success(environment.paths)
+    return 0

@@ -10,6 +10,8 @@ COMMANDS = {
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
     "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
     "supervise": ("mooring.cli.supervise", "run a command as a container's first process"),
+    "metrics": ("mooring.cli.metrics", "try metric definitions on a log, or show what a job reported"),
+    "profile": ("mooring.cli.profile", "make the report of a training run's profile, and say what holds it up"),
     "serve": ("mooring.cli.serve", "serve one model, many, or a folder of them"),
     "transform": ("mooring.cli.transform", "send files to a model and write its answers, as a batch job"),
     "doctor": ("mooring.cli.doctor", "say how a model would be served, and why"),

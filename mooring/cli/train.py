@@ -25,6 +25,8 @@ variables (a hyperparameter of the same name in lower case does for the SAGEMAKE
   MOORING_MAX_RESTARTS           how often all ranks are started again, from the last checkpoint, after one failed (0)
   MOORING_JOIN_SECONDS           how long to wait for the other hosts of a distributed job (default 900)
   MOORING_GRACE_SECONDS          time to save and end after SIGTERM before everything is killed (default 100)
+  MOORING_REQUIRE_OBJECTIVE      true: a tuning job's job that never reports its objective metric has failed (false)
+  MOORING_TENSORBOARD            true: report(…) also writes TensorBoard's files, into /opt/ml/output/tensorboard
   SAGEMAKER_CONTAINER_LOG_LEVEL  10 debug, 20 info (default), 30 warning
 
 A requirements.txt beside the script is installed first, torch stays as it is; wheels in a folder `wheels` beside it are

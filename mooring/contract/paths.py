@@ -62,6 +62,21 @@ class ContainerPaths:
         return self.input_config / "checkpointconfig.json"
 
     @property
+    def profiler_config_file(self) -> Path:
+        """How a job is to be profiled; the platform may write it anew while the job runs."""
+        return self.input_config / "profilerconfig.json"
+
+    @property
+    def debug_hook_config_file(self) -> Path:
+        """What of a job's tensors is to be looked at."""
+        return self.input_config / "debughookconfig.json"
+
+    @property
+    def tensorboard_config_file(self) -> Path:
+        """Where TensorBoard's files are synced from; written only for jobs that asked."""
+        return self.input_config / "tensorboardoutputconfig.json"
+
+    @property
     def code(self) -> Path:
         """The user's code."""
         return self.base / "code"
@@ -90,6 +105,16 @@ class ContainerPaths:
     def output_intermediate(self) -> Path:
         """Synced while the job runs."""
         return self.output / "intermediate"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's files, unless the job names another folder; synced while the job runs."""
+        return self.output / "tensorboard"
+
+    @property
+    def profiler(self) -> Path:
+        """A profiler's files, unless the job names another folder."""
+        return self.output / "profiler"
 
     @property
     def failure(self) -> Path:
