@@ -1,19 +1,14 @@
 """Input files of a batch job as records, and records as bodies of requests. Files are streamed, never held whole."""
 
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
+from mooring.artifact.recordio import MAGIC, DamagedRecordError, LargeRecordError, read_frames
 from mooring.contract.errors import CallerError
 
-# dmlc's format: this number, three bits of flag and 29 of length, the content, zeros up to a multiple of four.
-MAGIC = struct.pack("<I", 0xCED7230A)
-LENGTH_BITS = 29
-ALIGNMENT = 4
-WHOLE, START, MIDDLE, END = range(4)
 # A record of a file without ends of lines is told to be one before all of it is read.
 UNLIMITED = -1
 
@@ -153,40 +148,15 @@ def _without_empty_lines(body: bytes) -> bytes:
 
 def recordio(stream: BinaryIO, most_bytes: int) -> Iterator[Record]:
     """Yield the records of a RecordIO file. Raises `RecordError` for one that is damaged, cut short or too large."""
-    number = 0
-    while head := stream.read(8):
-        number += 1
-        flag, content, framed = _frame(stream, head, number, most_bytes)
-        if flag not in (WHOLE, START):
-            raise RecordError(number, "it begins in the middle of a record")
-        parts, raw = [content], [framed]
-        while flag not in (WHOLE, END):  # a record that holds the magic number is cut there
-            left = UNLIMITED if most_bytes == UNLIMITED else max(0, most_bytes - sum(map(len, raw)))
-            flag, content, framed = _frame(stream, stream.read(8), number, left)
-            if flag in (WHOLE, START):
-                raise RecordError(number, "another record begins before it ends")
-            parts.append(content)
-            raw.append(framed)
-        yield Record(number, MAGIC.join(parts), b"".join(raw))
-
-
-def _frame(stream: BinaryIO, head: bytes, number: int, most_bytes: int) -> tuple[int, bytes, bytes]:
-    """Return flag, content and all bytes of one frame."""
-    if len(head) < len(MAGIC) * 2:
-        raise RecordError(number, "the file ends within its head")
-    if not head.startswith(MAGIC):
-        raise RecordError(number, f"it begins with {head[:4].hex()}, not with RecordIO's magic number")
-    (word,) = struct.unpack("<I", head[4:])
-    flag, length = word >> LENGTH_BITS, word & ((1 << LENGTH_BITS) - 1)
-    if flag > END:
-        raise RecordError(number, f"its flag is {flag}, which RecordIO does not know")
-    padded = -(-length // ALIGNMENT) * ALIGNMENT
-    if most_bytes != UNLIMITED and len(head) + padded > most_bytes:
-        raise RecordError(number, too_large(len(head) + padded, most_bytes))
-    content = stream.read(padded)
-    if len(content) < padded:
-        raise RecordError(number, f"the file ends after {len(content)} of its {padded} bytes")
-    return flag, content[:length], head + content
+    limit = None if most_bytes == UNLIMITED else most_bytes
+    try:
+        for number, frames in enumerate(read_frames(stream, most_bytes=limit), start=1):
+            content = MAGIC.join(part.content for part in frames)
+            yield Record(number, content, b"".join(part.framed for part in frames))
+    except LargeRecordError as error:
+        raise RecordError(error.record, too_large(error.size, error.most_bytes)) from error
+    except DamagedRecordError as error:
+        raise RecordError(error.record, error.problem) from error
 
 
 def too_large(size: int, most_bytes: int, qualifier: str = "") -> str:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mooring.artifact.recordio import MAGIC
 from mooring.serving.records import (
-    MAGIC,
     UNLIMITED,
     Payload,
     RecordError,
