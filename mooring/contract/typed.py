@@ -55,7 +55,8 @@ def limited(
 ) -> Any:
     """Return a dataclass field whose value must lie in a range: at least `minimum`, at most `maximum`, over `above`.
 
-    Without a default the hyperparameter must be given. `aliases` are names that mean the same, `meaning` is for documentation.
+    Without a default the hyperparameter must be given. `aliases` are names that mean the same; `meaning` is for the
+    documentation.
     """
     limits = {"minimum": minimum, "maximum": maximum, "above": above}
     return dataclasses.field(default=default, metadata={**limits, "aliases": tuple(aliases), "meaning": meaning})
@@ -99,7 +100,7 @@ def table(cls: type) -> str:
     for name, field in _fields(cls).items():
         spelt = ", ".join(f"`{spelling}`" for spelling in _spellings(field))
         value = _in_words(hints[name], field.metadata)
-        lines.append(f"| {spelt} | {value} | {_default_text(field)} | {field.metadata.get("meaning", "")} |")
+        lines.append(f"| {spelt} | {value} | {_default_text(field)} | {field.metadata.get('meaning', '')} |")
     return "\n".join(lines) + "\n"
 
 
