@@ -1,6 +1,6 @@
-"""`make bench-training`: launchers, checkpoints and the log relay, each against the plain thing, in interleaved rounds.
+"""`make bench-training`: launchers, checkpoints, the log relay and images, each against the plain thing, interleaved.
 
-`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput and relay.
+`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay and images.
 """
 
 import platform
@@ -11,13 +11,14 @@ import torch
 
 from mooring.contract.resources import usable_cpus
 
-from . import launchers, relaying, saving
+from . import image_pipeline, launchers, relaying, saving
 
 PARTS: dict[str, Callable[[], None]] = {
     "launchers": launchers.main,
     "stalls": saving.stalls,
     "throughput": saving.throughput,
     "relay": relaying.main,
+    "images": image_pipeline.main,
 }
 
 
