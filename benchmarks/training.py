@@ -1,7 +1,7 @@
-"""`make bench-training`: launchers, checkpoints, log relay and pipe reader, each against the plain thing, interleaved.
+"""`make bench-training`: launchers, checkpoints, log relay, readers and profiler against the plain thing, interleaved.
 
-`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay, pipe and
-inside.
+`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay, pipe, inside
+and images.
 """
 
 import platform
@@ -12,7 +12,7 @@ import torch
 
 from mooring.contract.resources import usable_cpus
 
-from . import launchers, pipe_reader, profiling, relaying, saving
+from . import image_pipeline, launchers, pipe_reader, profiling, relaying, saving
 
 PARTS: dict[str, Callable[[], None]] = {
     "launchers": launchers.main,
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "relay": relaying.main,
     "pipe": pipe_reader.main,
     "inside": profiling.main,
+    "images": image_pipeline.main,
 }
 
 

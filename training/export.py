@@ -36,11 +36,20 @@ class ExportError(UserCodeError):
 
 
 def export(
-    network: nn.Module, example: torch.Tensor, labels: Sequence[str], directory: Path, settings: Mapping[str, str]
+    network: nn.Module,
+    example: torch.Tensor,
+    labels: Sequence[str],
+    directory: Path,
+    settings: Mapping[str, str],
+    *,
+    weights: Mapping[str, torch.Tensor] | None = None,
+    simplified: nn.Module | None = None,
 ) -> None:
     """Write the model directory: ONNX with a dynamic first dimension, safetensors, labels.
 
-    `example` is a batch of at least two inputs; both models are run on it. Raises `ExportError` if they disagree.
+    `example` is a batch of at least two inputs; both models are run on it. `weights` are the network's under other
+    names than its own, and `simplified` is a network that computes the same in fewer steps, for ONNX to be made of.
+    Raises `ExportError` if the models disagree.
     """
     from safetensors.torch import save_file
 
@@ -49,10 +58,11 @@ def export(
     # The model directory is a mount point: nothing can be renamed onto it, so what is whole moves into it file by file.
     with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as beside:
         folder = Path(beside)
-        _write_onnx(network, example, folder / ONNX_FILE)
+        _write_onnx(simplified or network, example, folder / ONNX_FILE)
         _check(network, example, folder / ONNX_FILE)
-        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_FILE, metadata=dict(settings))
+        named = network.state_dict() if weights is None else weights
+        whole = {name: value.detach().cpu().contiguous() for name, value in named.items()}
+        save_file(whole, folder / WEIGHTS_FILE, metadata=dict(settings))
         indexes = {label: index for index, label in enumerate(labels)}
         (folder / LABELS_FILE).write_text(json.dumps(indexes), encoding="utf-8")
         for file in folder.iterdir():

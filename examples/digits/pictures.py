@@ -19,12 +19,14 @@ def training_curve(epochs: Sequence[Mapping[str, Any]], resumed_at: int, path: P
     """Draw loss and validation accuracy over steps, with the interruption marked."""
     steps = [row["step"] for row in epochs]
     figure, losses = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    losses.plot(steps, [row["train_loss"] for row in epochs], color="tab:blue", marker=".", label="training loss")
+    losses.plot(
+        steps, [row["train:cross-entropy"] for row in epochs], color="tab:blue", marker=".", label="training loss"
+    )
     losses.set_xlabel("step")
     losses.set_ylabel("training loss", color="tab:blue")
     accuracies = losses.twinx()
     accuracies.plot(
-        steps, [100 * row["validation_accuracy"] for row in epochs], color="tab:green", marker=".", label="accuracy"
+        steps, [100 * row["validation:accuracy"] for row in epochs], color="tab:green", marker=".", label="accuracy"
     )
     accuracies.set_ylabel("validation accuracy, %", color="tab:green")
     losses.axvline(resumed_at, color="tab:red", linestyle="--")

@@ -14,6 +14,9 @@ from .paths import ContainerPaths
 HYDRA_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./:@%+\-]*")
 TUNING_OBJECTIVE = "_tuning_objective_metric"
 PLATFORM_PREFIX = "sagemaker_"
+# Either names a ready-made program. The launcher sets the variable for the program that it has chosen.
+ALGORITHM = "algorithm"
+ALGORITHM_VARIABLE = "MOORING_ALGORITHM"
 # What the earlier toolkit takes for itself; other sagemaker_* keys are handed on to the framework.
 RESERVED = frozenset(
     {

@@ -2,21 +2,24 @@
 
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .environment import process_variables
 from .errors import HyperparameterError
-from .hyperparameters import decode, read_hyperparameters
+from .hyperparameters import ALGORITHM, ALGORITHM_VARIABLE, decode, read_hyperparameters
 from .paths import ContainerPaths
 from .secrets_mask import MASK, is_secret
 from .switches import FALSE_WORDS, TRUE_WORDS
 
 T = TypeVar("T")
+# Says what is wrong with fields that do not go together, None if they do; its arguments are named as the fields.
+Rule = Callable[..., str | None]
 
 
 class _MismatchError(Exception):
@@ -35,8 +38,11 @@ def hyperparameters(cls: type[T]) -> T:
 
         settings = hyperparameters(Settings)
     """
-    paths = ContainerPaths.from_variables(process_variables())
-    return parse_hyperparameters(cls, read_hyperparameters(paths).user)
+    variables = process_variables()
+    given = dict(read_hyperparameters(ContainerPaths.from_variables(variables)).user)
+    if ALGORITHM_VARIABLE in variables:  # this chose the program that asks, and is none of its own
+        given.pop(ALGORITHM, None)
+    return parse_hyperparameters(cls, given)
 
 
 def limited(
@@ -45,46 +51,110 @@ def limited(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
+    aliases: Sequence[str] = (),
+    meaning: str = "",
 ) -> Any:
     """Return a dataclass field whose value must lie in a range: at least `minimum`, at most `maximum`, over `above`.
 
-    Without a default the hyperparameter must be given.
+    Without a default the hyperparameter must be given. `aliases` are names that mean the same; `meaning` is for the
+    documentation.
     """
-    return dataclasses.field(default=default, metadata={"minimum": minimum, "maximum": maximum, "above": above})
+    limits = {"minimum": minimum, "maximum": maximum, "above": above}
+    return dataclasses.field(default=default, metadata={**limits, "aliases": tuple(aliases), "meaning": meaning})
 
 
 def parse_hyperparameters(cls: type[T], values: Mapping[str, Any]) -> T:
     """Return `values` as a `cls`. A dash in a name means the same as an underscore.
 
+    A `cls` may have `RULES` about fields that have to go together; each is asked if its fields are right by themselves.
     Raises `HyperparameterError` naming each value that does not fit, each that is missing, and each that nobody knows.
     """
-    if not dataclasses.is_dataclass(cls):
-        raise TypeError(f"{cls!r} is not a dataclass")
-    problems: list[str] = []
-    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    known = _fields(cls)
+    spellings = {spelling: name for name, field in known.items() for spelling in _spellings(field)}
     hints = typing.get_type_hints(cls)
+    problems: list[str] = []
+    given: dict[str, str] = {}  # field -> how it was spelt
     taken: dict[str, Any] = {}
     for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            problems.append(_unknown(key, known))
-            continue
-        try:
-            taken[name] = _within(_convert(value, hints[name]), known[name].metadata)
-        except _MismatchError as mismatch:
-            problems.append(f"Hyperparameter '{key}' is {_shown(key, value)}; expected {mismatch}.")
+        name = spellings.get(key.replace("-", "_"))
+        if name is None:
+            problems.append(_unknown(key, spellings))
+        elif name in given:
+            problems.append(f"Hyperparameters '{given[name]}' and '{key}' mean the same; give one of them.")
+        else:
+            given[name] = key
+            try:
+                taken[name] = _within(_convert(value, hints[name]), known[name].metadata)
+            except _MismatchError as mismatch:
+                problems.append(f"Hyperparameter '{key}' is {_shown(key, value)}; expected {mismatch}.")
     for name, field in known.items():
-        is_optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if not is_optional and not any(key.replace("-", "_") == name for key in values):
+        if name not in given and _default(field) is dataclasses.MISSING:
             problems.append(f"Hyperparameter '{name}' is missing; expected {_expected(hints[name])}.")
+    left_out = {name: _default(field) for name, field in known.items() if name not in given}
+    problems += _broken_rules(getattr(cls, "RULES", ()), left_out | taken)
     if problems:
         raise HyperparameterError(problems)
     return cls(**taken)
 
 
+def _broken_rules(rules: Sequence[Rule], values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what rules say of values; those are not asked that need a value that is missing or wrong by itself."""
+    for rule in rules:
+        needed = {name: values.get(name, dataclasses.MISSING) for name in inspect.signature(rule).parameters}
+        if dataclasses.MISSING not in needed.values():
+            problem = rule(**needed)
+            if problem is not None:
+                yield problem
+
+
+def table(cls: type) -> str:
+    """Return a dataclass's hyperparameters as a table in Markdown, for the documentation."""
+    hints = typing.get_type_hints(cls)
+    lines = ["| hyperparameter | value | default | |", "|---|---|---|---|"]
+    for name, field in _fields(cls).items():
+        spelt = ", ".join(f"`{spelling}`" for spelling in _spellings(field))
+        value = _in_words(hints[name], field.metadata)
+        lines.append(f"| {spelt} | {value} | {_default_text(field)} | {field.metadata.get('meaning', '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _fields(cls: type) -> dict[str, "dataclasses.Field[Any]"]:
+    """Return what may be given, by name."""
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls!r} is not a dataclass")
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _spellings(field: "dataclasses.Field[Any]") -> tuple[str, ...]:
+    return (field.name, *field.metadata.get("aliases", ()))
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """Return what stands where nothing is given; `MISSING` where something must be."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _default_text(field: "dataclasses.Field[Any]") -> str:
+    default = _default(field)
+    if default is dataclasses.MISSING:
+        return "required"
+    if default in (None, "", (), []):
+        return ""
+    if isinstance(default, (tuple, list)):
+        return ",".join(map(str, default))
+    return str(default.value if isinstance(default, Enum) else default)
+
+
+def _in_words(kind: Any, rule: Mapping[str, Any]) -> str:
+    """Say a type and its range."""
+    words = {"minimum": "at least", "maximum": "at most", "above": "more than"}
+    limits = [f"{word} {rule[name]:g}" for name, word in words.items() if rule.get(name) is not None]
+    return ", ".join([_expected(kind).removesuffix(" or nothing"), *limits])
+
+
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(known))}."
+    hint = f"did you mean '{close[0]}'?" if close else f"known are: {', '.join(sorted(set(known.values())))}."
     return f"Hyperparameter '{key}' is not known; {hint}"
 
 
@@ -247,7 +317,7 @@ def _expected(kind: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_expected(argument) for argument in arguments)
     if origin is typing.Literal:
-        return "one of " + ", ".join(f'"{argument}"' for argument in arguments)
+        return "one of " + ", ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in arguments)
     if origin in (list, tuple, Sequence):
         return f"a list, each of it {_expected(arguments[0])}"
     if origin in (dict, Mapping):

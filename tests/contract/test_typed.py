@@ -1,13 +1,13 @@
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from jobs import write_config
 
 from mooring.contract.errors import HyperparameterError
-from mooring.contract.typed import hyperparameters, limited, parse_hyperparameters
+from mooring.contract.typed import Rule, hyperparameters, limited, parse_hyperparameters, table
 
 
 class Mode(Enum):
@@ -101,6 +101,29 @@ def test_every_problem_is_reported_at_once() -> None:
     )
 
 
+def test_rules_are_asked_of_fields_that_are_right_by_themselves() -> None:
+    def tall_is_wide(height: int, width: int) -> str | None:
+        return f"{height} is over {width}." if height > width else None
+
+    @dataclass
+    class Size:
+        RULES: ClassVar[tuple[Rule, ...]] = (tall_is_wide,)
+        height: int
+        width: int = 3
+        name: str = ""
+
+    assert parse_hyperparameters(Size, {"height": 2}) == Size(2)
+    for given, problems in (
+        ({"height": 4}, ["4 is over 3."]),
+        ({"height": 4, "nam": "x"}, ["Hyperparameter 'nam' is not known; did you mean 'name'?", "4 is over 3."]),
+        ({"height": 4, "width": "x"}, ["Hyperparameter 'width' is \"x\"; expected an integer."]),
+        ({"width": 1}, ["Hyperparameter 'height' is missing; expected an integer."]),
+    ):
+        with pytest.raises(HyperparameterError) as caught:
+            parse_hyperparameters(Size, given)
+        assert list(caught.value.problems) == problems
+
+
 def test_secret_is_not_shown() -> None:
     @dataclass
     class Login:
@@ -114,4 +137,54 @@ def test_secret_is_not_shown() -> None:
 def test_script_reads_its_own_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_config(tmp_path, "hyperparameters.json", {"epochs": "7", "sagemaker_program": "train.py"})
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    assert hyperparameters(Settings).epochs == 7
+
+
+# --- names, and the table ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Spelt:
+    size: int
+    epochs: int = limited(3, minimum=1, aliases=("num_train_epochs",), meaning="passes over the data")
+    steps: tuple[int, ...] = (1, 2)
+    limit: int | None = limited(None, above=0)
+
+
+def test_alias_means_the_same() -> None:
+    assert parse_hyperparameters(Spelt, {"size": 1, "num-train-epochs": "7"}).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"epochs": 2, "num_train_epochs": 3}, "'epochs' and 'num_train_epochs' mean the same; give one of them."),
+        ({"num_train_epochs": 0}, "Hyperparameter 'num_train_epochs' is 0; expected at least 1."),
+        ({"num_train_epoch": 3}, "did you mean 'num_train_epochs'?"),
+        ({"colour": "red"}, "known are: epochs, limit, size, steps."),
+    ],
+)
+def test_alias_is_checked_as_it_was_spelt(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(HyperparameterError) as caught:
+        parse_hyperparameters(Spelt, {"size": 1} | given)
+    assert sentence in str(caught.value)
+
+
+def test_table_says_what_a_dataclass_takes() -> None:
+    assert table(Spelt).splitlines()[2:] == [
+        "| `size` | an integer | required |  |",
+        "| `epochs`, `num_train_epochs` | an integer, at least 1 | 3 | passes over the data |",
+        "| `steps` | a list, each of it an integer | 1,2 |  |",
+        "| `limit` | an integer, more than 0 |  |  |",
+    ]
+
+
+def test_what_chose_a_ready_made_program_is_none_of_its_hyperparameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, "hyperparameters.json", {"epochs": "7", "algorithm": "text-classification"})
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    with pytest.raises(HyperparameterError, match="'algorithm' is not known"):
+        hyperparameters(Settings)
+    monkeypatch.setenv("MOORING_ALGORITHM", "text-classification")
     assert hyperparameters(Settings).epochs == 7
