@@ -12,8 +12,9 @@ from mooring.contract.paths import ContainerPaths
 from mooring.contract.resources import oom_kills
 from mooring.contract.secrets_mask import mask_secrets
 
+from .algorithm import choose_program
 from .code import needs_preparation, prepare_code
-from .entry_point import find_entry_point, ready_made
+from .entry_point import find_entry_point
 from .failure import failure_text, forget_outcome, write_failure, write_success
 from .plan import LaunchPlan, make_plan
 from .preparation import PreparationError, StoppedError, run_apart
@@ -34,7 +35,7 @@ def launch(variables: Mapping[str, str]) -> int:
     try:
         forget_outcome(paths)
         environment = TrainingEnvironment.load(variables)
-        if ready_made(environment) is None and needs_preparation(environment):
+        if choose_program(environment) is None and needs_preparation(environment):
             run_apart(lambda: prepare_code(environment))
         plan = make_plan(environment, find_entry_point(environment))
     except PreparationError as error:

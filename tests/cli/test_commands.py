@@ -28,7 +28,7 @@ def call(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     ("command", "words"),
     [
         (("mooring", "--help"), ["train", "serve"]),
-        (("train", "--help"), ["MOORING_PROGRAM", "MOORING_GRACE_SECONDS", "exit codes"]),
+        (("train", "--help"), ["MOORING_ALGORITHM", "MOORING_GRACE_SECONDS", "exit codes"]),
         (("serve", "--help"), ["--model", "--repository", "SAGEMAKER_BIND_TO_PORT", "exit codes"]),
         (("mooring", "serve", "--help"), ["--model"]),
         (("mooring", "--version"), ["mooring 0."]),

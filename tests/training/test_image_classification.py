@@ -54,7 +54,7 @@ def classification_job(base: Path, ranks: int = 1, channels: Any = CHANNELS, **h
         channels=dict.fromkeys(channels, "application/x-image"),
         ranks=ranks,
     )
-    job.variables["MOORING_PROGRAM"] = "image-classification"
+    job.variables["MOORING_ALGORITHM"] = "image-classification"
     write_images(job.paths.input_data)
     return job
 

@@ -1,0 +1,1 @@
+"""The program `text-classification`: fine-tunes transformers models on labelled texts."""
