@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from .paths import ContainerPaths
 from .secrets_mask import MASK, is_secret
 
 T = TypeVar("T")
+# Says what is wrong with fields that do not go together, None if they do; its arguments are named as the fields.
+Rule = Callable[..., str | None]
 
 TRUE_WORDS = frozenset({"true", "yes", "on", "1"})
 FALSE_WORDS = frozenset({"false", "no", "off", "0"})
@@ -65,6 +68,7 @@ def limited(
 def parse_hyperparameters(cls: type[T], values: Mapping[str, Any]) -> T:
     """Return `values` as a `cls`. A dash in a name means the same as an underscore.
 
+    A `cls` may have `RULES` about fields that have to go together; each is asked if its fields are right by themselves.
     Raises `HyperparameterError` naming each value that does not fit, each that is missing, and each that nobody knows.
     """
     known = _fields(cls)
@@ -88,9 +92,21 @@ def parse_hyperparameters(cls: type[T], values: Mapping[str, Any]) -> T:
     for name, field in known.items():
         if name not in given and _default(field) is dataclasses.MISSING:
             problems.append(f"Hyperparameter '{name}' is missing; expected {_expected(hints[name])}.")
+    left_out = {name: _default(field) for name, field in known.items() if name not in given}
+    problems += _broken_rules(getattr(cls, "RULES", ()), left_out | taken)
     if problems:
         raise HyperparameterError(problems)
     return cls(**taken)
+
+
+def _broken_rules(rules: Sequence[Rule], values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what rules say of values; those are not asked that need a value that is missing or wrong by itself."""
+    for rule in rules:
+        needed = {name: values.get(name, dataclasses.MISSING) for name in inspect.signature(rule).parameters}
+        if dataclasses.MISSING not in needed.values():
+            problem = rule(**needed)
+            if problem is not None:
+                yield problem
 
 
 def table(cls: type) -> str:
@@ -303,7 +319,7 @@ def _expected(kind: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_expected(argument) for argument in arguments)
     if origin is typing.Literal:
-        return "one of " + ", ".join(f'"{argument}"' for argument in arguments)
+        return "one of " + ", ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in arguments)
     if origin in (list, tuple, Sequence):
         return f"a list, each of it {_expected(arguments[0])}"
     if origin in (dict, Mapping):

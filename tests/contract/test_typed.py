@@ -1,13 +1,13 @@
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from jobs import write_config
 
 from mooring.contract.errors import HyperparameterError
-from mooring.contract.typed import hyperparameters, limited, parse_hyperparameters, table
+from mooring.contract.typed import Rule, hyperparameters, limited, parse_hyperparameters, table
 
 
 class Mode(Enum):
@@ -99,6 +99,29 @@ def test_every_problem_is_reported_at_once() -> None:
         "Hyperparameter 'colour' is not known; known are: rate, size.",
         "Hyperparameter 'size' is missing; expected an integer.",
     )
+
+
+def test_rules_are_asked_of_fields_that_are_right_by_themselves() -> None:
+    def tall_is_wide(height: int, width: int) -> str | None:
+        return f"{height} is over {width}." if height > width else None
+
+    @dataclass
+    class Size:
+        RULES: ClassVar[tuple[Rule, ...]] = (tall_is_wide,)
+        height: int
+        width: int = 3
+        name: str = ""
+
+    assert parse_hyperparameters(Size, {"height": 2}) == Size(2)
+    for given, problems in (
+        ({"height": 4}, ["4 is over 3."]),
+        ({"height": 4, "nam": "x"}, ["Hyperparameter 'nam' is not known; did you mean 'name'?", "4 is over 3."]),
+        ({"height": 4, "width": "x"}, ["Hyperparameter 'width' is \"x\"; expected an integer."]),
+        ({"width": 1}, ["Hyperparameter 'height' is missing; expected an integer."]),
+    ):
+        with pytest.raises(HyperparameterError) as caught:
+            parse_hyperparameters(Size, given)
+        assert list(caught.value.problems) == problems
 
 
 def test_secret_is_not_shown() -> None:
