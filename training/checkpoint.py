@@ -212,12 +212,13 @@ class Checkpointer:
 
     # --- resuming ---------------------------------------------------------------------------------------------------
 
-    def resume(self) -> int | None:
+    def resume(self, at_most: int | None = None) -> int | None:
         """Put the state where the newest valid checkpoint left it, and return its step; None if there is none.
 
-        Raises `CheckpointMismatchError` if it is another model's.
+        `at_most` is the newest step that will do, such as the best's. Raises `CheckpointMismatchError` if the
+        checkpoint is another model's.
         """
-        step = self.newest_valid()
+        step = self.newest_valid(at_most)
         if step is None:
             if dist.get_rank() == 0:
                 logger.info("no checkpoint in %s: starting from the beginning", self._directory)
@@ -235,12 +236,12 @@ class Checkpointer:
             logger.info("resumed after step %d from %s", step, folder)
         return step
 
-    def newest_valid(self) -> int | None:
+    def newest_valid(self, at_most: int | None = None) -> int | None:
         """Return the newest step that is valid on all hosts, None if there is none.
 
         Each host's leader looks at what its host has.
         """
-        ceiling = None
+        ceiling = at_most
         while True:
             here = self._newest_valid_here(ceiling) if self._is_host_leader else None
             found = [step for is_leader, step in self._gather((self._is_host_leader, here)) if is_leader]

@@ -48,10 +48,15 @@ class GlobalBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator()
         generator.manual_seed(self.seed * 1_000_003 + self.position.epoch)
-        order = torch.randperm(self.length, generator=generator).tolist()
+        order = self.order(generator)
         last = self.length - self.batch_size
         for start in range(self.position.consumed, last + 1, self.batch_size):
             yield order[start : start + self.batch_size][self.rank :: self.world_size]
+
+    def order(self, generator: torch.Generator) -> list[int]:
+        """Return the order of an epoch, drawn from a generator that is seeded for it; each batch is a slice of it."""
+        order: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        return order
 
     @property
     def is_exhausted(self) -> bool:

@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.stateful import Stateful
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,12 +24,15 @@ from .sampler import DataPosition
 
 GENERATORS = "generators"
 # Small, the same on every rank, and shaped as they please.
-OPAQUE_PARTS = ("scheduler", "scaler")
+OPAQUE_PARTS = ("scheduler", "scaler", "progress")
 
 
 @dataclass
 class TrainingState:
-    """A run's state. `step` counts optimizer steps; it and the position are the loop's to advance."""
+    """A run's state. `step` counts optimizer steps; it and the position are the loop's to advance.
+
+    `progress` is whatever else the loop has to remember, such as the best accuracy so far.
+    """
 
     model: nn.Module
     optimizer: Optimizer
@@ -36,6 +40,7 @@ class TrainingState:
     position: DataPosition = field(default_factory=DataPosition)
     step: int = 0
     scaler: torch.amp.GradScaler | None = None
+    progress: Stateful | None = None
 
     def capture(self) -> dict[str, Any]:
         """Return all of it, sharing memory with what trains. Call it on all ranks after the same step."""
@@ -65,6 +70,6 @@ class TrainingState:
         for states in state.get(GENERATORS, {}).values():
             restore_generators(states)
 
-    def _opaque_parts(self) -> list[tuple[str, LRScheduler | torch.amp.GradScaler]]:
-        parts = zip(OPAQUE_PARTS, (self.scheduler, self.scaler), strict=True)
+    def _opaque_parts(self) -> list[tuple[str, LRScheduler | torch.amp.GradScaler | Stateful]]:
+        parts = zip(OPAQUE_PARTS, (self.scheduler, self.scaler, self.progress), strict=True)
         return [(name, part) for name, part in parts if part is not None]
