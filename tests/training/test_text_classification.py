@@ -7,14 +7,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import transformers_models
 from safetensors.torch import load_file
-from servers import free_port, wait_until
 from text_jobs import hf, text_job, texts, write_csv, write_lines
 from training_jobs import Job
 
@@ -24,8 +22,6 @@ from mooring.handler.load import load_handler
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.resolve import choose_handler
 from mooring.handler.terms import LoadTerms
-from mooring.runner.container_spec import ContainerSpec
-from mooring.runner.process_runner import ProcessRunner
 from mooring.training.programs import text_classification
 from mooring.training.programs.texts.pretrained import PretrainedModelError
 from mooring.training.programs.texts.records import TextDataError
@@ -247,14 +243,15 @@ def test_label_of_a_validation_text_that_was_never_seen_is_named(tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # four starts of two ranks, while others compute
 def test_killed_and_stopped_run_has_the_losses_and_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     """Two ranks, three starts: killed after a checkpoint, told to stop, and let go to its end."""
-    given: dict[str, Any] = {"logging_steps": 1, "save_steps": 3, "epochs": 6, "gradient_accumulation_steps": 2}
+    given: dict[str, Any] = {"logging_steps": 1, "save_steps": 3, "epochs": 4, "gradient_accumulation_steps": 2}
     whole = text_job(tmp_path / "whole", ranks=2, **given)
     code, output = whole.run(OMP_NUM_THREADS="1")
     assert code == 0, output
     expected = reported(whole, "train_loss")
-    assert len(expected) == 30
+    assert len(expected) == 20
     job = text_job(tmp_path / "broken", ranks=2, **given)
     run = job.start(OMP_NUM_THREADS="1")
     with run.process:
@@ -271,32 +268,9 @@ def test_killed_and_stopped_run_has_the_losses_and_the_weights_of_one_that_was_n
     assert {file.name for file in job.paths.model.iterdir()} == EXPORTED
     code, output = job.run(OMP_NUM_THREADS="1")
     assert code == 0, output
-    if len(stopped) < 30:
+    if len(stopped) < 20:
         assert f"resumed after step {max(stopped)}" in output
     for name in ("train_loss", "validation_loss", "validation_accuracy"):
         assert reported(job, name) == reported(whole, name)
     for file in EXPORTED:
         assert (job.paths.model / file).read_bytes() == (whole.paths.model / file).read_bytes()
-
-
-@pytest.mark.slow
-def test_exported_model_answers_over_http_with_its_labels(tmp_path: Path) -> None:
-    job = text_job(tmp_path, epochs=6)
-    code, output = job.run()
-    assert code == 0, output
-    port = free_port()
-    command = ("serve", "--model", str(job.paths.model), "--port", str(port))
-    with ProcessRunner(on_line=lambda _: None).start(ContainerSpec(command, tmp_path / "nothing", {})) as server:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            wait_until(lambda: is_healthy(client), 60)
-            rows = list(texts(12, seed=2))
-            answer = client.post("/invocations", json={"inputs": [text for text, _ in rows]})
-        assert [one["label"] for one in answer.json()] == [label for _, label in rows]
-        assert server.stop(grace_seconds=30) == 0
-
-
-def is_healthy(client: httpx.Client) -> bool:
-    try:
-        return client.get("/ping").status_code == 200
-    except httpx.TransportError:
-        return False

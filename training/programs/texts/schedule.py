@@ -53,4 +53,4 @@ class Schedule:
 
     def saves_after(self, step: int) -> bool:
         """Whether a checkpoint is due after a step besides those that go with validation."""
-        return self.save_every is not None and step % self.save_every == 0
+        return self.save_every is not None and step % self.save_every == 0 and not self.evaluates_after(step)
