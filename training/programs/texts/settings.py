@@ -3,12 +3,13 @@
 docs/programs.md holds the table, generated.
 """
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Literal
 
 from mooring.contract.errors import HyperparameterError
-from mooring.contract.typed import Rule, limited
+from mooring.contract.typed import Rule, limited, table
 
 DEFAULT_BATCH = 32
 
@@ -205,3 +206,7 @@ class Settings:
         if self.per_device_train_batch_size is None:
             return self.mini_batch_size or DEFAULT_BATCH
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * world_size
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table(Settings))
