@@ -1,7 +1,7 @@
 """`make bench-training`: launchers, checkpoints, log relay, readers and profiler against the plain thing, interleaved.
 
-`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay, pipe, inside
-and images.
+`python -m benchmarks.training launchers` runs one part; the parts are launchers, stalls, throughput, relay, pipe,
+inside and images.
 """
 
 import platform

@@ -23,7 +23,8 @@ from mooring.contract.environment import LOG_FORMAT, process_variables
 from mooring.runner.parentage import die_with
 
 from . import script
-from .entry_point import PROGRAMS, Command, EntryPoint, Function, Module, Script
+from .algorithm import program_of
+from .entry_point import Command, EntryPoint, Function, Module, Script
 from .failure import error_file, exit_code
 from .rendezvous import MeetingError, Rendezvous
 from .stacks import offer_stack, stack_file
@@ -31,7 +32,11 @@ from .stacks import offer_stack, stack_file
 # How soon a failure on another host is noticed here.
 POLL_S = 0.5
 # A word in a script, and the module that ranks will then import within their first step, at a second or two each.
-IMPORTED_FOR = {b"optim": "torch._dynamo", b"Checkpointer": "mooring.training.checkpoint"}
+IMPORTED_FOR = {
+    b"optim": "torch._dynamo",
+    b"Checkpointer": "mooring.training.checkpoint",
+    b"transformers": "transformers.models.auto.modeling_auto",
+}
 
 
 @dataclass(frozen=True)
@@ -89,13 +94,14 @@ def _import_once(entry_point: EntryPoint) -> None:
     source = _source(entry_point)
     for word, module in IMPORTED_FOR.items():
         if word in source:
-            importlib.import_module(module)
+            with suppress(ImportError):  # the word may be in a comment only
+                importlib.import_module(module)
 
 
 def _source(entry_point: EntryPoint) -> bytes:
     """Return the text of a script, or of a program of ours; finding a user's module could run the user's code."""
     path = entry_point.path if isinstance(entry_point, Script) else None
-    if isinstance(entry_point, Module) and entry_point.name in PROGRAMS.values():
+    if isinstance(entry_point, Module) and program_of(entry_point.name):
         spec = importlib.util.find_spec(entry_point.name)
         path = Path(spec.origin) if spec and spec.origin else None
     return path.read_bytes() if path and path.is_file() else b""

@@ -9,9 +9,8 @@ from pathlib import Path
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.errors import UserCodeError
 
-PROGRAM_VARIABLE = "MOORING_PROGRAM"
-# Programs that need no code of the user's, by the name that MOORING_PROGRAM gives.
-PROGRAMS = {"image-classification": "mooring.training.programs.image_classification"}
+from .algorithm import choose_program
+
 MODULE_FLAG = "-m "
 
 
@@ -75,35 +74,14 @@ class EntryPointError(UserCodeError):
     """What the job names to run cannot be run."""
 
 
-def ready_made(environment: TrainingEnvironment) -> Module | None:
-    """Return the ready-made program that the job asks for, None if it runs code of the user's.
-
-    Raises `EntryPointError` if it asks for both, for neither, or for one that there is not.
-    """
-    name = environment.variables.get(PROGRAM_VARIABLE)
-    users = environment.program or environment.training_module
-    if users and name:
-        raise EntryPointError(
-            f"Both {PROGRAM_VARIABLE} ({name}) and a program of your own ({users}) are set; "
-            "unset the one that is not meant."
-        )
-    if users:
-        return None
-    if not name:
-        raise EntryPointError(
-            "There is nothing to run. Name a script of yours with the hyperparameter sagemaker_program or the variable "
-            f"SAGEMAKER_PROGRAM, or set {PROGRAM_VARIABLE} to a ready-made program: {', '.join(PROGRAMS)}."
-        )
-    if name not in PROGRAMS:
-        raise EntryPointError(f'{PROGRAM_VARIABLE} is "{name}"; ready-made programs are: {", ".join(PROGRAMS)}.')
-    return Module(PROGRAMS[name])
-
-
 def find_entry_point(environment: TrainingEnvironment) -> EntryPoint:
-    """Return what the job runs. The user's code lies where `prepare_code` has put it. Raises `EntryPointError`."""
-    program = ready_made(environment)
-    if program is not None:
-        return program
+    """Return what the job runs. The user's code lies where `prepare_code` has put it.
+
+    Raises `EntryPointError`, `AlgorithmError`.
+    """
+    choice = choose_program(environment)
+    if choice is not None:
+        return Module(choice.program.module)
     if environment.training_module:
         return _function(environment.training_module)
     assert environment.program is not None

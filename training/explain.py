@@ -7,6 +7,7 @@ from typing import Any
 from mooring.contract.environment import TrainingEnvironment
 from mooring.contract.secrets_mask import MASK, is_secret, mask_secrets
 
+from .algorithm import choose_program
 from .code import needs_preparation
 from .entry_point import Command, EntryPoint, EntryPointError, Script, find_entry_point
 from .plan import LaunchPlan, make_plan
@@ -19,6 +20,7 @@ def explain(variables: Mapping[str, str]) -> dict[str, Any]:
     added = {key: value for key, value in plan.variables.items() if variables.get(key) != value}
     return {
         "runs": str(plan.entry_point),
+        "program": _program(environment),
         "arguments": _masked_arguments(plan, environment),
         "directory": str(plan.directory) if plan.directory else None,
         "prepares": _preparation(environment),
@@ -49,6 +51,12 @@ def _entry_point(environment: TrainingEnvironment) -> EntryPoint:
             raise
         path = environment.paths.code / program
         return Script(path) if path.suffix == ".py" else Command((str(path),))
+
+
+def _program(environment: TrainingEnvironment) -> str | None:
+    """Say which ready-made program runs and why, None for code of the user's."""
+    choice = choose_program(environment)
+    return None if choice is None else f"{choice.name}, because {choice.reason}"
 
 
 def _preparation(environment: TrainingEnvironment) -> str | None:

@@ -13,8 +13,9 @@ from mooring.contract.paths import ContainerPaths
 from mooring.contract.resources import oom_kills
 from mooring.contract.secrets_mask import mask_secrets
 
+from .algorithm import choose_program
 from .code import needs_preparation, prepare_code
-from .entry_point import find_entry_point, ready_made
+from .entry_point import find_entry_point
 from .failure import failure_text, forget_outcome, write_failure, write_success
 from .objective import REQUIRE_VARIABLE, ObjectiveMissingError, check_objective, is_required
 from .plan import LaunchPlan, make_plan
@@ -38,7 +39,7 @@ def launch(variables: Mapping[str, str]) -> int:
         forget_outcome(paths)
         environment = TrainingEnvironment.load(variables)
         is_required(variables)  # so that a setting that cannot be used is said before the job runs
-        if ready_made(environment) is None and needs_preparation(environment):
+        if choose_program(environment) is None and needs_preparation(environment):
             run_apart(lambda: prepare_code(environment))
         plan = make_plan(environment, find_entry_point(environment))
     except PreparationError as error:

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from mooring.contract.environment import LEADERS_VARIABLE, TrainingEnvironment
 from mooring.contract.errors import SettingError
-from mooring.contract.hyperparameters import Dialect, to_arguments
+from mooring.contract.hyperparameters import ALGORITHM_VARIABLE, Dialect, to_arguments
 from mooring.contract.sm_variables import MASTER_PORT, distribution_hosts, sm_variables
 
-from .entry_point import PROGRAMS, EntryPoint, EntryPointError, Module
+from .algorithm import program_of
+from .entry_point import EntryPoint, EntryPointError, Module
 
 PROCESSES_VARIABLE = "MOORING_PROCESSES_PER_HOST"
 GRACE_VARIABLE = "MOORING_GRACE_SECONDS"
@@ -79,8 +80,8 @@ class LaunchPlan:
 def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> LaunchPlan:
     """Return the plan for this host. Raises `SettingError` for a variable that cannot be used."""
     _refuse_other_launchers(environment)
-    is_ready_made = isinstance(entry_point, Module) and entry_point.name in PROGRAMS.values()
-    is_distributed = is_ready_made or _asks_for_ranks(environment)
+    program = program_of(entry_point.name) if isinstance(entry_point, Module) else None
+    is_distributed = program is not None or _asks_for_ranks(environment)
     per_host = _processes_per_host(environment, is_distributed=is_distributed)
     current = environment.cluster.current_host
     hosts = distribution_hosts(environment)
@@ -93,16 +94,17 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
     defaults |= _interface_variables(environment.cluster.usable_interface() if several_hosts else LOOPBACK)
     if environment.has_efa:
         defaults |= EFA_VARIABLES
+    chosen = {ALGORITHM_VARIABLE: program} if program else {}
     return LaunchPlan(
         entry_point=entry_point,
         # A ready-made program reads its hyperparameters from the file.
         arguments=()
-        if is_ready_made
+        if program
         else tuple(
             to_arguments(environment.hyperparameters, _choice(environment.variables, DIALECT_VARIABLE, Dialect.SDK_V2))
         ),
-        directory=None if is_ready_made else environment.paths.code,
-        variables=defaults | _inherited(environment.variables) | sm_variables(environment),
+        directory=None if program else environment.paths.code,
+        variables=defaults | _inherited(environment.variables) | sm_variables(environment) | chosen,
         ranks=tuple(
             RankPlan(first + local, local, _rank_variables(first + local, local, world_size, per_host, hosts))
             for local in range(per_host)

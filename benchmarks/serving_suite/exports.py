@@ -62,7 +62,7 @@ def write_resnet(file: Path) -> None:
     """Write ResNet-18 with softmax, of random weights."""
     import torch
 
-    from mooring.training.programs.residual_network import Classifier, ResidualNetwork
+    from mooring.training.programs.images.residual_network import Classifier, ResidualNetwork
 
     torch.manual_seed(0)
     network = Classifier(ResidualNetwork(18, (3, 224, 224), CLASSES))

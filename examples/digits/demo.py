@@ -184,7 +184,7 @@ def train_twice(base: Path, paths: ContainerPaths, report: Report) -> tuple[Rows
 
 def start_training(base: Path, on_line: Callable[[str], None]) -> RunningProcess:
     """Start `train` as the image would, with two processes."""
-    variables = {"MOORING_PROGRAM": "image-classification", "MOORING_PROCESSES_PER_HOST": "2"}
+    variables = {"MOORING_ALGORITHM": "image-classification", "MOORING_PROCESSES_PER_HOST": "2"}
     spec = ContainerSpec(command=("train",), base=base, variables=variables)
     return ProcessRunner(on_line=on_line).start(spec)
 

@@ -47,6 +47,26 @@ def publish_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+@contextmanager
+def publish_into(directory: Path) -> Iterator[Path]:
+    """Give a folder to fill, whose files move into `directory` when the block ends well; else nothing changes there.
+
+    For a mount point, onto which nothing can be renamed. Files that have other names stay.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=directory) as name:
+        beside = Path(name)
+        yield beside
+        files = [file for file in sorted(beside.rglob("*")) if file.is_file()]
+        for file in files:
+            _sync(file)
+        for file in files:
+            target = directory / file.relative_to(beside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+        _sync(directory)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

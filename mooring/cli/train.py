@@ -10,14 +10,14 @@ DESCRIPTION = """\
 Run the training job that /opt/ml/input/config describes, as SageMaker starts it.
 
   SAGEMAKER_PROGRAM=train.py train                     a script of yours, from /opt/ml/code
-  MOORING_PROGRAM=image-classification train           a program that comes with Mooring
+  MOORING_ALGORITHM=text-classification train          a program that comes with Mooring
   SAGEMAKER_BASE_DIR=/tmp/ml train                     another folder in place of /opt/ml
 """
 EPILOG = """\
 variables (a hyperparameter of the same name in lower case does for the SAGEMAKER_ ones):
   SAGEMAKER_PROGRAM              what to run, below /opt/ml/code: train.py, train.sh, `-m module`, or a command
   SAGEMAKER_SUBMIT_DIRECTORY     a folder, a .tar.gz or an s3:// address that holds it, if it lies elsewhere
-  MOORING_PROGRAM                a ready-made program instead: image-classification
+  MOORING_ALGORITHM              a ready-made program instead; the hyperparameter is called algorithm (see below)
   MOORING_ARGUMENTS              how hyperparameters become arguments: sdk-v2 (default), sdk-v3, store-true, nargs or
                                  hydra
   MOORING_PROCESSES_PER_HOST     ranks on this host (default: one per GPU if the job is distributed, else one)
@@ -28,6 +28,9 @@ variables (a hyperparameter of the same name in lower case does for the SAGEMAKE
   MOORING_REQUIRE_OBJECTIVE      true: a tuning job's job that never reports its objective metric has failed (false)
   MOORING_TENSORBOARD            true: report(…) also writes TensorBoard's files, into /opt/ml/output/tensorboard
   SAGEMAKER_CONTAINER_LOG_LEVEL  10 debug, 20 info (default), 30 warning
+
+ready-made programs (image-classification also where only a channel train_lst or an image_shape is given):
+{programs}
 
 A requirements.txt beside the script is installed first, torch stays as it is; wheels in a folder `wheels` beside it are
 used instead of an index. `mooring explain` prints what would run.
@@ -51,6 +54,11 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
+    from mooring.training.algorithm import described
+
     return argparse.ArgumentParser(
-        prog="train", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="train",
+        description=DESCRIPTION,
+        epilog=EPILOG.format(programs=described()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -30,7 +30,10 @@ def call(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (("mooring", "--help"), ["train", "metrics", "profile", "serve"]),
         (("mooring", "metrics", "--help"), ["--test", "--definitions", "metrics.jsonl", "exit codes"]),
         (("mooring", "profile", "--help"), ["report.html", "rank-", "exit codes"]),
-        (("train", "--help"), ["MOORING_PROGRAM", "MOORING_GRACE_SECONDS", "MOORING_REQUIRE_OBJECTIVE", "exit codes"]),
+        (
+            ("train", "--help"),
+            ["MOORING_ALGORITHM", "MOORING_GRACE_SECONDS", "MOORING_REQUIRE_OBJECTIVE", "exit codes"],
+        ),
         (("serve", "--help"), ["--model", "--repository", "SAGEMAKER_BIND_TO_PORT", "exit codes"]),
         (("mooring", "serve", "--help"), ["--model"]),
         (("mooring", "--version"), ["mooring 0."]),

@@ -16,7 +16,7 @@ from mooring.runner.container_spec import ContainerSpec
 from mooring.runner.platform_files import write_training_inputs
 from mooring.runner.process_runner import ProcessRunner, RunningProcess
 
-TIMEOUT_S = 90.0
+TIMEOUT_S = 240.0
 
 
 @dataclass

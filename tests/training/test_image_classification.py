@@ -45,7 +45,7 @@ def classification_job(
 ) -> Job:
     """A job that has images, if its channels list them."""
     job = Job.write(base, hyperparameters=SETTINGS | hyperparameters, channels=channels, ranks=ranks)
-    job.variables |= {"MOORING_PROGRAM": "image-classification", "OMP_NUM_THREADS": "1"}
+    job.variables |= {"MOORING_ALGORITHM": "image-classification", "OMP_NUM_THREADS": "1"}
     if "train_lst" in channels:
         for name in ("train", "validation"):
             write_listed(job.paths.input_data, name, COUNT)
@@ -187,7 +187,7 @@ def test_digits_are_told_apart_and_the_platforms_expressions_find_the_metrics(tm
         "lr_scheduler_factor": 0.2,
     }
     job = Job.write(tmp_path, hyperparameters=SETTINGS | settings, channels=LISTED)
-    job.variables |= {"MOORING_PROGRAM": "image-classification", "OMP_NUM_THREADS": "1"}
+    job.variables |= {"MOORING_ALGORITHM": "image-classification", "OMP_NUM_THREADS": "1"}
     for name, split in zip(("train", "validation"), load_split(), strict=True):
         for channel in (name, f"{name}_lst"):
             job.paths.channel(channel).rmdir()

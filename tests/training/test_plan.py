@@ -165,9 +165,6 @@ def test_dialect_is_chosen_by_a_variable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({}, "nothing to run.*image-classification"),
-        ({"MOORING_PROGRAM": "nonsense"}, 'MOORING_PROGRAM is "nonsense".*image-classification'),
-        ({"MOORING_PROGRAM": "image-classification", "SAGEMAKER_PROGRAM": "train.py"}, "unset the one"),
         ({"SAGEMAKER_PROGRAM": "train.py"}, "no train.py in .*code; it holds: nothing"),
         ({"SAGEMAKER_TRAINING_MODULE": "a.b"}, "expected package.module:function"),
     ],

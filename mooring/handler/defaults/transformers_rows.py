@@ -77,7 +77,7 @@ class TextModel:
         tokenizer = read_folder(AutoTokenizer, folder, terms)
         model = load_model(auto_class, folder, terms)
         return cls(
-            model, tokenizer, _max_tokens(model, tokenizer), frozenset(inspect.signature(model.forward).parameters)
+            model, tokenizer, token_limit(model, tokenizer), frozenset(inspect.signature(model.forward).parameters)
         )
 
     def encode(self, text: str, pair: str | None = None, *, truncation: bool | str = False, **options: Any) -> Any:
@@ -185,12 +185,11 @@ def _batches(order: Sequence[int], rows: Sequence[Row], max_rows: int, max_token
         yield batch
 
 
-def _max_tokens(model: Any, tokenizer: Any) -> int:
+def token_limit(model: Any, tokenizer: Any) -> int:
     """Return how many tokens a text may have, as far as tokenizer, configuration and layers say."""
     limits = [tokenizer.model_max_length]
     positions = [
-        layer.num_embeddings
-        - (getattr(layer, "offset", 0) or (layer.padding_idx + 1 if layer.padding_idx is not None else 0))
+        layer.num_embeddings - _first_position(layer)
         for name, layer in model.named_modules()
         if isinstance(layer, torch.nn.Embedding) and name.rpartition(".")[2] in POSITIONS
     ]

@@ -1,0 +1,1 @@
+"""Fine-tuning a classifier of texts with the program `text-classification`."""

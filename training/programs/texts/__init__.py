@@ -1,0 +1,1 @@
+"""What the program `text-classification` is made of, besides its loop."""
