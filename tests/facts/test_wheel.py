@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PLACES = (
     "mooring/serving/server.py",
     "mooring/serving/console.html",
+    "mooring/training/profiling/report.css",
     "mooring/training/__init__.py",
     "mooring/py.typed",
 )
