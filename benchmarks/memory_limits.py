@@ -26,7 +26,7 @@ def can_limit_memory() -> bool:
 def memory_limit(size: int) -> Iterator[list[str]]:
     """Yield what to put before a command that shall live within `size` bytes and see that as its container's limit."""
     is_first = (VERSION_1 / "memory.limit_in_bytes").exists()
-    group = (VERSION_1 if is_first else VERSION_2) / f"mooring-test-{os.getpid()}-{size}"
+    group = (VERSION_1 if is_first else VERSION_2) / f"mooring-{os.getpid()}-{size}"
     group.mkdir()
     try:
         (group / ("memory.limit_in_bytes" if is_first else "memory.max")).write_text(str(size))

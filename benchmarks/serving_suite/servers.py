@@ -71,6 +71,8 @@ PYTRITON = Peer(
     starts.pytriton,
     INFER,
     as_tensors,
+    # With a second function its model never becomes ready here: "Timeout occurred while waiting for config file".
+    ways=ALONE,
     variables=starts.python_library(),
     packages=("nvidia-pytriton", "onnxruntime"),
 )
