@@ -9,8 +9,10 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
@@ -19,7 +21,7 @@ from mooring.contract.errors import HyperparameterError
 from mooring.contract.resources import usable_cpus
 from mooring.contract.typed import hyperparameters
 from mooring.training.checkpoint import Checkpointer
-from mooring.training.data.image_channels import open_images
+from mooring.training.data.image_channels import ImageChannelError, open_images
 from mooring.training.data.image_labels import LabelForm
 from mooring.training.data.images import ImageSource, LabelledImages, Prepare, batches, collate
 from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
@@ -64,6 +66,7 @@ def main() -> None:
     held_out = labelled(held_out_source, preparation, Plain(preparation))
     with process_group() as group:
         batch_size = settings.mini_batch_size * len(environment.cluster.hosts)
+        check_replicated(environment.cluster.current_host, train=len(images), validation=len(held_out))
         check_counts(settings, len(images), batch_size, group)
         seed_generators(settings.seed, group.rank)
         network = train(settings, group, batch_size, position, images, held_out, weights)
@@ -166,7 +169,8 @@ def is_checkpoint_due(settings: Settings, step: int, epoch: int, progress: Progr
 
 def write_model(settings: Settings, network: ResidualNetwork, held_out: LabelledImages, directory: Path) -> None:
     """Write what serves as it is: probabilities from pixels."""
-    example, _ = next(batches(DataLoader(Subset(held_out, [0] * EXAMPLES), EXAMPLES, collate_fn=collate)))
+    some = Subset(held_out, [index % len(held_out) for index in range(EXAMPLES)])
+    example, _ = next(batches(DataLoader(some, EXAMPLES, collate_fn=collate)))
     texts = {name: str(value) for name, value in asdict(settings).items()}
     classifier, simplified = (
         Classifier(each, is_multi_label=settings.multi_label) for each in (network, network.folded())
@@ -193,6 +197,20 @@ def check_counts(settings: Settings, images: int, batch_size: int, group: Group)
             settings.num_training_samples,
             images,
         )
+
+
+def check_replicated(host: str, **images: int) -> None:
+    """Compare how many images each host has: all have to have all. Raises `ImageChannelError` on all ranks."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, (host, images))
+    for name in images:
+        counts = {each: there[name] for each, there in found}
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{count} on {each}" for each, count in counts.items())
+            problem = (
+                f"holds other images on other hosts ({shown}); its S3DataDistributionType has to be FullyReplicated"
+            )
+            raise ImageChannelError(name, problem)
 
 
 def workers(settings: Settings, group: Group) -> int:
