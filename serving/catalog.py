@@ -125,8 +125,12 @@ class ModelCatalog:
         return resident.record
 
     async def _refuse_another(self, name: str) -> None:
-        """Raise `ModelExistsError` if there is a model of that name, once its load is over; forget one that failed."""
-        resident = self._residents.get(name)
+        """Raise `ModelExistsError` if there is a model of that name, once its load is over; forget one that failed.
+
+        One that is on its way out is waited for: what comes in its place needs its memory.
+        """
+        while (resident := self._residents.get(name)) is not None and resident.gone is not None:
+            await asyncio.shield(resident.gone)
         if resident is not None and resident.record.state is State.FAILED:
             self._forget(resident)
         elif resident is not None:

@@ -7,7 +7,7 @@ from functools import partial
 from mooring.contract.errors import MooringError
 
 from .catalog import ModelCatalog
-from .errors import ModelExistsError
+from .errors import InsufficientMemoryError, ModelExistsError
 from .invocation import Invocation
 from .model_paths import ModelPaths
 
@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 # A model that does not load is not tried again for each request that asks for it.
 FAILURE_MEMORY_S = 5.0
+# How often a request loads its model anew when others take its place before it can be asked.
+MOST_LOADS = 10
 
 
 class OnDemand:
@@ -48,13 +50,17 @@ class OnDemand:
         except MooringError as error:  # not remembered: clients can make up any number of names
             invocation.fail(error)
             return
-        try:
-            await self._catalog.load(name, partial(self._paths.unpacked, name, path), url=str(path))
-        except ModelExistsError:
-            pass  # another request loaded it meanwhile
-        except MooringError as error:
-            self._failures[name] = (self._loop.time(), error)
-            invocation.fail(error)
-            return
+        for _ in range(MOST_LOADS):
+            try:
+                await self._catalog.load(name, partial(self._paths.unpacked, name, path), url=str(path))
+            except ModelExistsError:
+                pass  # another request loaded it meanwhile
+            except MooringError as error:
+                if not isinstance(error, InsufficientMemoryError):  # there may be room at the next request
+                    self._failures[name] = (self._loop.time(), error)
+                invocation.fail(error)
+                return
+            if self._catalog.holds(name):
+                break  # else it has been evicted again before this was told that it is here
         self._failures.pop(name, None)
         self._dispatch.invoke(invocation)
