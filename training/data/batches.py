@@ -126,8 +126,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         self.is_exhausted = False
-        generator = torch.Generator()  # without one, torch's loader draws from the generator that dropout uses
-        batches = iter(DataLoader(self._data, None, generator=generator, **self._options))
+        batches = self._loaded()
         try:
             while True:
                 state, batch = self._next(batches)
@@ -138,6 +137,13 @@ class Batches:
             self._end(agreed, has_more=state == HAS_BATCH)
         finally:
             self._data.close()
+
+    def _loaded(self) -> Iterator[Any]:
+        """Return the batches, by way of torch's loader if there is anything for it to do."""
+        if not any(self._options.values()):
+            return iter(self._data)
+        generator = torch.Generator()  # without one, torch's loader draws from the generator that dropout uses
+        return iter(DataLoader(self._data, None, generator=generator, **self._options))
 
     def _next(self, batches: Iterator[Any]) -> tuple[int, Any]:
         try:

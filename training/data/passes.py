@@ -23,7 +23,8 @@ from .shuffle import shuffled
 logger = logging.getLogger(__name__)
 
 WAIT_S = 900.0
-PIPE_READ_BYTES = 1 << 20
+# What stays in a core's own cache on its way from the pipe to the samples.
+PIPE_READ_BYTES = 256 << 10
 # The number of the next FIFO of each pipe, for all that read it in this process: the platform counts on from pass to
 # pass, and begins at 0 in a new container.
 _next_numbers: dict[Path, int] = {}

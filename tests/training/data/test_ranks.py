@@ -30,15 +30,20 @@ formats = {"lines": Lines(), "records": None}
 read, epochs = [], []
 with process_group() as group, StopRequest() as stop:
     position = DataPosition(settings.get("epoch", 0), settings.get("consumed", 0))
-    train = channel("train")
     size = settings["batch_size"]
-    if settings.get("rows"):
-        rows = train.rows(Lines())
-        sampler = train.sampler(rows, size, position, seed=1)
-        batches, end = data_loader(rows, sampler), sampler
-    else:
-        options = {name: settings[name] for name in ("shuffle", "by_file", "num_workers") if name in settings}
-        batches = end = train.batches(size, position, formats[settings.get("format", "lines")], **options)
+    try:
+        train = channel("train")
+        if settings.get("rows"):
+            rows = train.rows(Lines())
+            end = train.sampler(rows, size, position, seed=1)
+            batches = data_loader(rows, end)
+        else:
+            options = {name: settings[name] for name in ("shuffle", "by_file", "num_workers") if name in settings}
+            batches = end = train.batches(size, position, formats[settings.get("format", "lines")], **options)
+    except Exception as error:
+        print(error, flush=True)
+        dist.barrier()  # the others are to say what they have to say
+        raise
     print("listening", flush=True)
     while position.epoch < settings["epochs"] and not stop.agreed():
         steps = 0
