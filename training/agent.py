@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mooring.contract.environment import LOG_FORMAT, process_variables
-from mooring.runner.parentage import die_with
+from mooring.runner.parentage import die_with, fork_beside_threads
 
 from . import script
 from .algorithm import program_of
@@ -152,7 +152,7 @@ class Agent:
     def _fork(self, port: int | None) -> RankOrder | None:
         """Fork all ranks; returns the rank's order in a rank, None in the agent."""
         for rank in self._ranks:
-            pid = os.fork()
+            pid = fork_beside_threads()
             if pid == 0:
                 self._become(rank, port)
                 return rank

@@ -26,7 +26,8 @@ def adopt_orphans() -> None:
 def fork_beside_threads() -> int:
     """Fork a process whose other threads are libraries' own and hold nothing that the child will want.
 
-    From 3.12 on Python warns of every thread there is. onnxruntime starts one when it is imported, which only waits.
+    From 3.12 on Python warns of every thread there is. onnxruntime and torch start one when they are imported, which
+    only waits.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*is multi-threaded, use of fork\(\)", DeprecationWarning)
