@@ -7,6 +7,7 @@ from mooring import __version__
 
 # Command -> its module and what it is for.
 COMMANDS = {
+    "init": ("mooring.cli.init", "write a new project"),
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
     "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
     "supervise": ("mooring.cli.supervise", "run a command as a container's first process"),

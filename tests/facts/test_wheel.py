@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "mooring/workbench/templates"
 PLACES = (
     "mooring/serving/server.py",
     "mooring/serving/console.html",
     "mooring/training/__init__.py",
     "mooring/py.typed",
+    *(str(file.relative_to(ROOT)) for file in TEMPLATES.rglob("*") if file.is_file() and file.suffix != ".pyc"),
 )
 
 pytestmark = pytest.mark.slow
