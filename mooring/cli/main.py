@@ -9,6 +9,7 @@ from mooring import __version__
 COMMANDS = {
     "init": ("mooring.cli.init", "write a new project"),
     "package": ("mooring.cli.package", "make a model.tar.gz of a model's folder"),
+    "push": ("mooring.cli.push", "push an image to ECR"),
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
     "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
     "supervise": ("mooring.cli.supervise", "run a command as a container's first process"),
