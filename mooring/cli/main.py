@@ -10,6 +10,7 @@ COMMANDS = {
     "init": ("mooring.cli.init", "write a new project"),
     "package": ("mooring.cli.package", "make a model.tar.gz of a model's folder"),
     "push": ("mooring.cli.push", "push an image to ECR"),
+    "run": ("mooring.cli.run", "run train or serve as the platform would"),
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
     "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
     "supervise": ("mooring.cli.supervise", "run a command as a container's first process"),

@@ -1,7 +1,8 @@
 """A stand-in for the docker command, for machines without an engine: a program that a test puts on PATH.
 
 It writes down what it was asked, and behaves as docker does for the few commands that we use. A container is a process
-of this machine: what is bound to /opt/ml is its SAGEMAKER_BASE_DIR, a published port is the one it binds to.
+of this machine: what is mounted below /opt/ml lies, by links, in its SAGEMAKER_BASE_DIR; a published port is the one it
+binds to.
 """
 
 import json
@@ -45,17 +46,20 @@ def run(words):
     given, (image, *command) = options(words)
     need_image(image, 125)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONUNBUFFERED": "1"}
-    environment |= dict(pair.split("=", 1) for pair in given.get("--env", []))
+    for pair in given.get("--env", []):
+        name, equals, value = pair.partition("=")
+        environment[name] = value if equals else os.environ[name]
+    base = HERE / given["--name"][0]
+    base.mkdir()
+    environment["SAGEMAKER_BASE_DIR"] = str(base)
     for mount in given.get("--mount", []):
         fields = dict(field.partition("=")[::2] for field in mount.split(","))
-        if fields["dst"] == "/opt/ml":
-            environment["SAGEMAKER_BASE_DIR"] = base = fields["src"]
-        elif not Path(fields["src"]).exists():
+        if not Path(fields["src"]).exists():
             fail(f"docker: invalid mount config: bind source path does not exist: {fields['src']}", 125)
-        else:
-            place = Path(base) / Path(fields["dst"]).relative_to("/opt/ml")
-            place.rmdir()
-            place.symlink_to(fields["src"])
+        place = base / Path(fields["dst"]).relative_to("/opt/ml")
+        if place.is_dir():
+            place.rmdir()  # a folder that something is mounted on is empty here, by our own doing
+        place.symlink_to(fields["src"])
     for port in given.get("--publish", []):
         environment["SAGEMAKER_BIND_TO_PORT"] = port.split(":")[-2]
     if command[0] in ("train", "serve"):
