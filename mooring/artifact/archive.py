@@ -10,7 +10,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -21,6 +21,8 @@ from .publish import publish_file, publish_folder
 
 GIB = 1 << 30
 CHUNK = 1 << 20
+# Weights hardly shrink, and at gzip's own 9 take twice as long for nothing.
+LEVEL = 6
 # Tar pads with zeros to a whole record, 10 KiB as a rule.
 MAX_TRAILING_BYTES = 64 << 20
 # What reading a damaged archive may raise, beside what tarfile and zipfile call their own.
@@ -73,21 +75,48 @@ class DamagedArchiveError(UserCodeError):
 
 def pack(folder: Path, archive: Path) -> None:
     """Write a folder's files as a .tar.gz with them at its root. The same files give the same bytes."""
+    pack_files({str(path.relative_to(folder)): path for path in folder.rglob("*")}, archive)
+
+
+def pack_files(files: Mapping[str, Path], archive: Path, on_bytes: Callable[[int], None] = lambda _: None) -> None:
+    """Write files as a .tar.gz, by their names in it. The same files give the same bytes.
+
+    Links are followed, as no links are unpacked. `on_bytes` is told how many bytes were read since the last time.
+    """
     with (
         publish_file(archive) as beside,
         beside.open("wb") as raw,
-        # The time in gzip's header, and owners and times of members, would make each packing differ.
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        # The time in gzip's header, and owners, times and modes of members, would make each packing differ.
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=LEVEL, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT, dereference=True) as tar,
     ):
-        for path in sorted(folder.rglob("*")):
-            tar.add(path, str(path.relative_to(folder)), recursive=False, filter=_anonymous)
+        for name, path in sorted(files.items()):
+            member = _anonymous(tar.gettarinfo(path, name))
+            if not member.isreg():
+                tar.addfile(member)
+                continue
+            with path.open("rb") as content:
+                tar.addfile(member, cast("IO[bytes]", _Counted(content, on_bytes)))
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
+        self._file = file
+        self._on_bytes = on_bytes
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._on_bytes(len(content))
+        return content
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mtime = 0
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
     return member
 
 

@@ -67,6 +67,44 @@ def publish_into(directory: Path) -> Iterator[Path]:
         _sync(directory)
 
 
+@contextmanager
+def publish_files(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, whose files appear in `folder` when the block ends well; when it does not, none does.
+
+    Raises `FileExistsError` for one that is there already: nothing is replaced.
+    """
+    is_new = not folder.exists()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent if is_new else folder))
+    try:
+        yield beside
+        if is_new:
+            beside.chmod(0o755)
+            beside.rename(folder)
+        else:
+            _link_all(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _link_all(beside: Path, folder: Path) -> None:
+    made: list[Path] = []
+    try:
+        for path in sorted(beside.rglob("*")):
+            target = folder / path.relative_to(beside)
+            if not path.is_dir():
+                os.link(path, target)  # unlike a rename it fails where there is something
+            elif not target.is_dir():
+                target.mkdir()
+            else:
+                continue
+            made.append(target)
+    except BaseException:
+        for target in reversed(made):
+            target.rmdir() if target.is_dir() else target.unlink()
+        raise
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

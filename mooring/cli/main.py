@@ -7,6 +7,11 @@ from mooring import __version__
 
 # Command -> its module and what it is for.
 COMMANDS = {
+    "init": ("mooring.cli.init", "write a new project"),
+    "package": ("mooring.cli.package", "make a model.tar.gz of a model's folder"),
+    "build": ("mooring.cli.build", "build an image, ours or a project's"),
+    "push": ("mooring.cli.push", "push an image to ECR"),
+    "run": ("mooring.cli.run", "run train or serve as the platform would"),
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
     "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
     "supervise": ("mooring.cli.supervise", "run a command as a container's first process"),

@@ -17,10 +17,12 @@ def write_training_inputs(
     hosts: Sequence[str] = ("algo-1",),
     current_host: str = "algo-1",
     instance_type: str = "local",
+    seen_as: Path | None = None,
 ) -> ContainerPaths:
     """Write a training job's folders and configuration, as SDK v2 and the platform do, and return its paths.
 
-    `channels` maps names to content types; their folders are made, and are the caller's to fill.
+    `channels` maps names to content types; their folders are made, and are the caller's to fill. `seen_as` is what the
+    container calls `base`, if it has another name for it.
     """
     paths = ContainerPaths(base)
     for folder in (paths.input_config, paths.model, paths.output_data, paths.checkpoints, paths.code):
@@ -31,7 +33,7 @@ def write_training_inputs(
     _write(paths.hyperparameters_file, {key: json.dumps(value) for key, value in hyperparameters.items()})
     _write(paths.input_data_config_file, {name: _channel(kind) for name, kind in channels.items()})
     _write(paths.resource_config_file, _resources(hosts, current_host, instance_type))
-    _write(paths.checkpoint_config_file, {"LocalPath": str(paths.checkpoints)})
+    _write(paths.checkpoint_config_file, {"LocalPath": str(ContainerPaths(seen_as or base).checkpoints)})
     return paths
 
 

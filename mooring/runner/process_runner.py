@@ -1,5 +1,6 @@
 """Containers as plain processes: the same commands, files, variables and signals, without an image."""
 
+import math
 import os
 import shutil
 import signal
@@ -8,13 +9,14 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from mooring.contract.environment import process_variables
 from mooring.contract.errors import PlatformError
 
-from .container_spec import ContainerSpec
+from .container_spec import ContainerSpec, Mount
 
 # Variables of the platform that must not leak from the process that starts another.
 PLATFORM_PREFIXES = ("SAGEMAKER_", "SM_", "TRAINING_JOB_")
@@ -89,19 +91,42 @@ class ProcessRunner:
     def start(self, spec: ContainerSpec) -> RunningProcess:
         """Start a container. Raises `CommandNotFoundError`."""
         command = [_find(spec.command[0]), *spec.command[1:]]
+        for mount in spec.mounts:
+            _link(mount, spec.base)
         inherited = {
             name: value for name, value in process_variables().items() if not name.startswith(PLATFORM_PREFIXES)
         }
         process = subprocess.Popen(
             command,
-            env={**inherited, "PYTHONUNBUFFERED": "1", "SAGEMAKER_BASE_DIR": str(spec.base), **spec.variables},
+            env=inherited | process_only_variables(spec) | dict(spec.variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=None if spec.cpus is None else partial(_keep_to, spec.cpus),
         )
         return RunningProcess(process, self._on_line)
+
+
+def process_only_variables(spec: ContainerSpec) -> dict[str, str]:
+    """Return what a process is told because it has neither a /opt/ml nor a port 8080 of its own."""
+    port = {} if spec.port is None else {"SAGEMAKER_BIND_TO_PORT": str(spec.port)}
+    return {"PYTHONUNBUFFERED": "1", "SAGEMAKER_BASE_DIR": str(spec.base)} | port
+
+
+def _link(mount: Mount, base: Path) -> None:
+    place = base / mount.place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        place.rmdir()  # an empty one, where a mount would hide it
+    place.symlink_to(mount.source.resolve())
+
+
+def _keep_to(cpus: float) -> None:
+    """Run on so many cores: a process has no quota, and what counts its cores sees these."""
+    usable = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, usable[: max(1, math.ceil(cpus))])
 
 
 def _find(command: str) -> str:

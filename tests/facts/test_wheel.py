@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "mooring/workbench/templates"
 PLACES = (
     "mooring/serving/server.py",
     "mooring/serving/console.html",
     "mooring/training/profiling/report.css",
     "mooring/training/__init__.py",
     "mooring/py.typed",
+    *(str(file.relative_to(ROOT)) for file in TEMPLATES.rglob("*") if file.is_file() and file.suffix != ".pyc"),
 )
+# What an image is built from; see docs/decisions/0013.
+RECIPES = ("Dockerfile.cpu", "Dockerfile.gpu", "docker/requirements/constraints.txt", "docker/bash_env.sh")
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +62,7 @@ def test_wheel_holds_real_files_and_one_top_level_name(shipped: dict[str, Path])
 def test_sdist_holds_real_files_where_the_links_are(shipped: dict[str, Path]) -> None:
     with tarfile.open(shipped["sdist"]) as sdist:
         members = {member.name.partition("/")[2]: member for member in sdist.getmembers()}
-    for place in PLACES:
+    for place in (*PLACES, *RECIPES):
         assert members[place].isreg()
     assert not [name for name, member in members.items() if member.issym()]
 

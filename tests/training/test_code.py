@@ -146,7 +146,7 @@ def test_object_that_cannot_be_fetched_is_named(
 ) -> None:
     for key, value in CREDENTIALS.items():
         monkeypatch.setenv(key, value)
-    with pytest.raises(StoreError, match=f"{uri} cannot be fetched: .*{problem}"):
+    with pytest.raises(StoreError, match=f"{uri} cannot be (fetched|used): .*{problem}"):
         fetch_code(uri, tmp_path / "code", {"S3_ENDPOINT_URL": bucket, "AWS_REGION": "eu-west-1"})
 
 
