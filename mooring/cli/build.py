@@ -12,7 +12,7 @@ Build an image. In a project (a folder with a Dockerfile, as `mooring init` writ
 ours that --cpu or --gpu and --target name. In a checkout or unpacked source distribution of Mooring, that image itself.
 """
 EPILOG = """\
-Images of ours are called mooring:cpu, mooring:cpu-inference, mooring:gpu, mooring:gpu-inference; a project's has the
+Images of ours are called mooring:cpu, mooring:cpu-inference, mooring:gpu and mooring:gpu-inference; a project's has the
 name of its folder. The last line on standard output is the name.
 
 example: mooring build --source ~/mooring --cpu && mooring build

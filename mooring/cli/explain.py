@@ -18,11 +18,7 @@ started.
 
 def main() -> None:
     """Run the command with the process's arguments and variables."""
-    made = argparse.ArgumentParser(
-        prog="mooring explain", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = made.parse_args()
+    arguments = parser().parse_args()
     from mooring.training.explain import explain, in_words
 
     try:
@@ -31,3 +27,12 @@ def main() -> None:
         sys.stderr.write(f"mooring explain: {error}\n")
         sys.exit(1)
     sys.stdout.write(json.dumps(plan, indent=2, default=str) + "\n" if arguments.json else in_words(plan))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="mooring explain", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made

@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": ("mooring.cli.serve", "serve one model, many, or a folder of them"),
     "transform": ("mooring.cli.transform", "send files to a model and write its answers, as a batch job"),
     "doctor": ("mooring.cli.doctor", "say how a model would be served, and why"),
+    "completion": ("mooring.cli.completion", "print what bash or zsh needs to complete all of these"),
 }
 
 USAGE = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mooring.contract.environment import process_variables
-from mooring.contract.errors import MooringError
+from mooring.contract.errors import MooringError, PlatformError
 from mooring.contract.secrets_mask import mask_secrets
 from mooring.runner.container_spec import ContainerSpec
 from mooring.runner.docker import DOCKER, ask
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from mooring.workbench.endpoint import Endpoint
     from mooring.workbench.job import TrainingJob
 
-__all__ = ["main", "parser"]
+
+class ResultsKeptError(PlatformError):
+    """What a job left cannot be put where it was to go."""
+
+    def __init__(self, output: Path, folder: Path, problem: Exception) -> None:
+        super().__init__(f"The results cannot be put into {output}: {problem}. They are left in {folder}.")
 
 
 def main() -> None:
@@ -74,9 +79,12 @@ def _train(arguments: argparse.Namespace, variables: dict[str, str]) -> int:
         with stop_signals() as signals, _network(job.network), ExitStack() as stack:
             containers = [stack.enter_context(_start(spec, is_one=len(specs) == 1)) for spec in specs]
             code = attend(containers, signals, arguments.grace, sys.stderr.write)
-        left = collect(specs, arguments.output)
         for host, reason in failures(specs).items():
             sys.stderr.write(f"\n{host} failed, and wrote:\n{reason.rstrip()}\n")
+        try:
+            left = collect(specs, arguments.output)
+        except (MooringError, OSError) as error:
+            raise ResultsKeptError(arguments.output, folder, error) from error
     sys.stdout.writelines(f"{file}\n" for file in left)
     return code
 
@@ -160,12 +168,11 @@ def _becomes_healthy(
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Give a folder that is removed if all went well. Where it did not, results may lie there, so it is named."""
+    """Give a folder that is removed, unless results are left in it that nobody has elsewhere."""
     folder = Path(tempfile.mkdtemp(prefix="mooring-run-"))
     try:
         yield folder
-    except MooringError:
-        sys.stderr.write(f"mooring run: what there was is left in {folder}\n")
+    except ResultsKeptError:
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

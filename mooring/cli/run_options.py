@@ -49,6 +49,8 @@ MEMORY = re.compile(r"[0-9]+[bkmgBKMG]?")
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
+    from mooring.workbench import endpoint, job
+
     made = _parser("mooring run", DESCRIPTION, EPILOG)
     what = made.add_subparsers(dest="what", required=True, metavar="train|serve")
     train = what.add_parser("train", help="a training job", **_texts(TRAIN, TRAIN_EPILOG))
@@ -70,18 +72,22 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--output", type=Path, default=Path("output"), metavar="DIR", help="where results go (default output)"
     )
-    _common(train, 120)
+    _common(train, job.GRACE_SECONDS)
     serve = what.add_parser("serve", help="a model server", **_texts(SERVE, SERVE_EPILOG))
     serve.add_argument("--model", type=existing, metavar="DIR|ARCHIVE", help="what is in /opt/ml/model")
     serve.add_argument("--port", type=count, default=8080, metavar="N", help="of this machine (default 8080)")
     serve.add_argument(
-        "--startup", type=seconds, default=240.0, metavar="SECONDS", help="until /ping is healthy (default 240)"
+        "--startup",
+        type=seconds,
+        default=endpoint.STARTUP_SECONDS,
+        metavar="SECONDS",
+        help=f"until /ping is healthy (default {endpoint.STARTUP_SECONDS})",
     )
-    _common(serve, 30)
+    _common(serve, endpoint.GRACE_SECONDS)
     return made
 
 
-def _common(made: argparse.ArgumentParser, grace: float) -> None:
+def _common(made: argparse.ArgumentParser, grace: int) -> None:
     made.add_argument("--image", default="", help="run containers of it (default: processes of this machine)")
     made.add_argument(
         "--env", action="append", default=[], type=variable, metavar="NAME[=VALUE]", help="a variable; may be repeated"

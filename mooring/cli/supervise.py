@@ -20,11 +20,7 @@ docker/bash_env.sh); nobody needs to call it.
 
 def main() -> None:
     """Run the command with the process's arguments and variables."""
-    made = argparse.ArgumentParser(
-        prog="mooring supervise", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("command", nargs="+", help="what to run, and its arguments")
-    arguments = made.parse_args()
+    arguments = parser().parse_args()
     from mooring.training.first_process import supervise
 
     variables = process_variables()
@@ -34,3 +30,12 @@ def main() -> None:
     except (MooringError, OSError) as error:
         sys.stderr.write(f"mooring supervise: {error}\n")
         sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="mooring supervise", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("command", nargs="+", help="what to run, and its arguments")
+    return made

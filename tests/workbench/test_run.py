@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,16 @@ def test_failing_job_gives_its_exit_code_and_its_reason(tmp_path: Path, docker: 
     assert done.returncode == 9
     reason = (folder / "output/failure").read_text(encoding="utf-8")
     assert reason.rstrip() in done.stderr.partition("algo-1 failed, and wrote:")[2]
+
+
+def test_results_that_cannot_be_put_where_they_should_go_are_not_lost(tmp_path: Path) -> None:
+    folder = project(tmp_path / "p", WRITES_HOSTS)
+    (folder / "out").write_text("a file", encoding="utf-8")
+    done = run("train", "--code", "code", "--output", "out", cwd=folder)
+    assert done.returncode == 1
+    kept = Path(done.stderr.rstrip().rpartition("They are left in ")[2].rstrip("."))
+    assert (kept / "algo-1/model/algo-1").is_file()
+    shutil.rmtree(kept)
 
 
 @pytest.mark.parametrize("way", WAYS)
