@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from mooring.contract.typed import hyperparameters
 
     from .checkpoint import Checkpointer
+    from .data.channel import InputChannel, channel
+    from .data.formats import Csv, JsonLines, Lines, Records
+    from .data.manifests import Augmented
     from .distributed import Group, prepare, process_group, whole_weights
     from .metrics import report
     from .retention import Best, Retention
@@ -18,14 +21,21 @@ if TYPE_CHECKING:
     from .stop import StopRequest
 
 __all__ = [
+    "Augmented",
     "Best",
     "Checkpointer",
+    "Csv",
     "DataPosition",
     "GlobalBatchSampler",
     "Group",
+    "InputChannel",
+    "JsonLines",
+    "Lines",
+    "Records",
     "Retention",
     "StopRequest",
     "TrainingState",
+    "channel",
     "data_loader",
     "hyperparameters",
     "prepare",
@@ -35,14 +45,21 @@ __all__ = [
 ]
 
 MODULES = {
+    "Augmented": ".data.manifests",
     "Best": ".retention",
     "Checkpointer": ".checkpoint",
+    "Csv": ".data.formats",
     "DataPosition": ".sampler",
     "GlobalBatchSampler": ".sampler",
     "Group": ".distributed",
+    "InputChannel": ".data.channel",
+    "JsonLines": ".data.formats",
+    "Lines": ".data.formats",
+    "Records": ".data.formats",
     "Retention": ".retention",
     "StopRequest": ".stop",
     "TrainingState": ".state",
+    "channel": ".data.channel",
     "data_loader": ".sampler",
     "hyperparameters": "mooring.contract.typed",
     "prepare": ".distributed",

@@ -46,15 +46,14 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self.world_size = world_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator()
-        generator.manual_seed(self.seed * 1_000_003 + self.position.epoch)
-        order = self.order(generator)
+        order = self._permutation()
         last = self.length - self.batch_size
         for start in range(self.position.consumed, last + 1, self.batch_size):
             yield order[start : start + self.batch_size][self.rank :: self.world_size]
 
-    def order(self, generator: torch.Generator) -> list[int]:
-        """Return the order of an epoch, drawn from a generator that is seeded for it; each batch is a slice of it."""
+    def _permutation(self) -> list[int]:
+        generator = torch.Generator()
+        generator.manual_seed(self.seed * 1_000_003 + self.position.epoch)
         order: list[int] = torch.randperm(self.length, generator=generator).tolist()
         return order
 

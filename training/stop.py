@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.distributed as dist
@@ -19,12 +19,19 @@ from .signal_pipe import STOP_SIGNALS
 ASK_S, MOST_STEPS = 0.1, 1000
 
 
+def current_stop() -> "StopRequest | None":
+    """Return the request whose `with` block runs in this process, for those who wait for anything but a step."""
+    return StopRequest._current
+
+
 class StopRequest:
     """Listens for SIGTERM and SIGINT while its `with` block runs. A second signal ends the process at once.
 
     Ranks ask each other after every step, or ten times a second where steps are shorter, and hear the answer while the
     next step computes. Enter and leave on every rank alike: its reductions have a group of their own.
     """
+
+    _current: "ClassVar[StopRequest | None]" = None
 
     def __init__(self) -> None:
         self._was_asked = False
@@ -38,10 +45,19 @@ class StopRequest:
         self._steps_between = 1  # the same on all ranks, as is what is left of them
         self._steps_left = 0
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether this process was told to stop; the others may not know yet."""
+        return self._was_asked
+
+    def agree(self) -> None:
+        """Let `agreed` be true from now on. For who has found on all ranks alike that the run is to stop."""
+        self._is_agreed = True
+
     def agreed(self) -> bool:
         """Whether to stop now. Call it once a step on every rank; it is true on all of them after the same step."""
         if self._group is None:
-            self._is_agreed = self._was_asked
+            self._is_agreed = self._is_agreed or self._was_asked
             return self._is_agreed
         self._hear()
         self._steps_left -= 1
@@ -80,9 +96,11 @@ class StopRequest:
         self._before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
         if self._file is not None:
             self._file.touch()
+        StopRequest._current = self
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        StopRequest._current = None
         if kind is None:
             self._hear()
         if self._is_agreed:
