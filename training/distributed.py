@@ -17,8 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mooring.contract.environment import process_variables
 
-# DDP settles its buckets, and with them the order in which gradients are summed, in its first two backward passes.
-WARM_UP_PASSES = 2
+# DDP settles its buckets, and with them the order in which gradients are summed, in its first two backward passes, and
+# rebuilds them as the third forward begins. That pass is whole, too: a forward alone would leave DDP waiting for its
+# gradients, and it would sum those of the first backward pass that is told not to (`no_sync`), which rounds otherwise.
+WARM_UP_PASSES = 3
 # What gloo's threads do after the last collective takes microseconds, once they get the interpreter's lock.
 LAST_WORK_S = 0.02
 
@@ -98,7 +100,6 @@ def _replicated(model: nn.Module, group: Group, example: torch.Tensor) -> nn.Mod
         for _ in range(WARM_UP_PASSES):
             torch.autograd.backward(_total(distributed(example)))
             model.zero_grad(set_to_none=True)
-        distributed(example)  # buckets are rebuilt when the next forward begins
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])

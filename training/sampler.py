@@ -54,10 +54,6 @@ class GlobalBatchSampler(Sampler[list[int]]):
     def _permutation(self) -> list[int]:
         generator = torch.Generator()
         generator.manual_seed(self.seed * 1_000_003 + self.position.epoch)
-        return self.order(generator)
-
-    def order(self, generator: torch.Generator) -> list[int]:
-        """Return the order of an epoch, drawn from a generator that is seeded for it; each batch is a slice of it."""
         order: list[int] = torch.randperm(self.length, generator=generator).tolist()
         return order
 

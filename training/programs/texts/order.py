@@ -19,11 +19,11 @@ class LengthGroupedSampler(GlobalBatchSampler):
         super().__init__(len(lengths), *arguments, **options)
         self._lengths = torch.from_numpy(lengths)
 
-    def order(self, generator: torch.Generator) -> list[int]:
+    def _permutation(self) -> list[int]:
         """Return whole batches; what is left out of them is as much a matter of chance as without lengths."""
-        drawn = torch.tensor(super().order(generator))[: len(self) * self.batch_size]
+        drawn = torch.tensor(super()._permutation())[: len(self) * self.batch_size]
         windows = drawn.split(WINDOW * self.batch_size)  # type: ignore[no-untyped-call]
-        grouped = [window[self._lengths[window].argsort(stable=True)] for window in windows]
-        batches = torch.cat(grouped).view(-1, self.batch_size)
-        order: list[int] = batches[torch.randperm(len(batches), generator=generator)].flatten().tolist()
+        grouped = torch.cat([window[self._lengths[window].argsort(stable=True)] for window in windows])
+        by_chance = drawn[: len(self)].argsort()  # of numbers that were drawn by chance, so one more permutation
+        order: list[int] = grouped.view(-1, self.batch_size)[by_chance].flatten().tolist()
         return order

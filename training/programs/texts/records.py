@@ -3,10 +3,8 @@
 Whatever cannot be used is named by file, line and column, all of it at once.
 """
 
-import csv
 import json
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,10 @@ import torch
 
 from mooring.contract.channels import Channel, Distribution, InputMode, require_channel
 from mooring.contract.errors import HyperparameterError, UserCodeError
+from mooring.training.data.files import PackedDataError, cut_files, data_files
+from mooring.training.data.formats import Csv, Format, JsonLines
+from mooring.training.data.progress import Progress
+from mooring.training.data.samples import SampleError
 from mooring.training.initial_weights import MODEL_CHANNEL
 
 from .settings import Settings
@@ -26,6 +28,7 @@ TRAIN, VALIDATION = "train", "validation"
 TEXT_COLUMNS, LABEL_COLUMNS = ("text", "sentence"), ("label", "labels")
 TABLES = {".csv": ",", ".tsv": "\t"}
 LINES = (".jsonl", ".jsonlines", ".ndjson", ".json")
+PACKED = ".gz"
 # Where a file's name does not tell, the channel's content type does.
 CONTENT_TYPES = {
     "text/csv": ".csv", "text/tab-separated-values": ".tsv", "application/jsonlines": ".jsonl",
@@ -71,7 +74,7 @@ class _Row:
 
 
 class _LineError(Exception):
-    """A line that cannot be read; what follows it in the file cannot be trusted."""
+    """A line that cannot be used."""
 
     def __init__(self, line: int, problem: str) -> None:
         self.line = line
@@ -111,15 +114,12 @@ def labelled_texts(channel: Channel, settings: Settings) -> list[LabelledText]:
 
     Raises `TextDataError` naming every line that cannot be used, and a channel that holds no texts.
     """
-    files = sorted(
-        file
-        for file in channel.path.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(channel.path).parts)
-    )
+    files = data_files(channel.path)
+    progress = Progress(f"reading channel '{channel.name}'", sum(file.stat().st_size for file in files))
     problems: list[str] = []
     texts: list[LabelledText] = []
     for file, kind in _kinds(channel, files):
-        texts += _of_file(file, kind, settings, problems)
+        texts += _of_file(file, kind, settings, problems, progress)
     if problems:
         raise TextDataError(problems)
     if not texts:
@@ -143,7 +143,7 @@ def _check(channel: Channel) -> None:
 def _kinds(channel: Channel, files: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     """Yield the files that hold texts, each with the suffix of what it holds."""
     fallback = CONTENT_TYPES.get((channel.content_type or "").partition(";")[0].strip().lower())
-    suffixes = {file: file.suffix.lower() for file in files}
+    suffixes = {file: Path(file.name.removesuffix(PACKED)).suffix.lower() for file in files}
     has_rows = any(suffix in TABLES or suffix in LINES for suffix in suffixes.values())
     for file, suffix in suffixes.items():
         is_in_labels_folder = suffix == ".txt" and file.parent != channel.path and not has_rows
@@ -155,22 +155,20 @@ def _kinds(channel: Channel, files: Sequence[Path]) -> Iterator[tuple[Path, str]
             logger.warning("%s is left out: its name tells no format; %s", file, EXPECTED)
 
 
-def _of_file(file: Path, kind: str, settings: Settings, problems: list[str]) -> Iterator[LabelledText]:
+def _of_file(
+    file: Path, kind: str, settings: Settings, problems: list[str], progress: Progress
+) -> Iterator[LabelledText]:
     """Yield a file's texts; what is wrong with others is added to the problems."""
     if kind == ".txt":
         yield from _whole_file(file, problems)
         return
     # A number counts columns, in a file that has no header line.
     has_header = not (settings.label_column or "").isdecimal()
-    rows = _table_rows(file, TABLES[kind], has_header=has_header) if kind in TABLES else _json_rows(file)
-    try:
-        for row in rows:
-            try:
-                yield _labelled(row, file, settings)
-            except _LineError as error:
-                problems.append(f"{file}, line {error.line}: {error.problem}")
-    except _LineError as error:
-        problems.append(f"{file}, line {error.line}: {error.problem}")
+    for row in _rows(file, kind, has_header=has_header, problems=problems, progress=progress):
+        try:
+            yield _labelled(row, file, settings)
+        except _LineError as error:
+            problems.append(f"{file}, line {error.line}: {error.problem}")
 
 
 def _whole_file(file: Path, problems: list[str]) -> Iterator[LabelledText]:
@@ -189,52 +187,37 @@ def _whole_file(file: Path, problems: list[str]) -> Iterator[LabelledText]:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _lines(file: Path) -> Iterator[str]:
-    """Yield a file's lines as text. Raises `_LineError`."""
-    with file.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise _LineError(number, f"is not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-
-
-def _table_rows(file: Path, delimiter: str, *, has_header: bool) -> Iterator[_Row]:
-    """Yield the rows of a CSV file; one of several lines has the number of the first. Raises `_LineError`."""
-    csv.field_size_limit(sys.maxsize)  # a text may be a book
-    reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
+def _rows(file: Path, kind: str, *, has_header: bool, problems: list[str], progress: Progress) -> Iterator[_Row]:
+    """Yield the columns of each line; what is wrong with others is added to the problems."""
+    chosen: Format = Csv(delimiter=TABLES[kind], as_text=True) if kind in TABLES else JsonLines()
     names: list[str] | None = None
-    line = 1
     try:
-        for fields in reader:
-            if names is None:
-                names = [name.strip() for name in fields] if has_header else list(map(str, range(len(fields))))
-            if fields and (line > 1 or not has_header):
-                yield _Row(_by_name(names, fields, line), line)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise _LineError(line, f"cannot be read: {error}; is a quotation mark missing?") from error
+        for raw in cut_files([file], chosen, progress.advance):
+            try:
+                content = chosen.parse(raw)
+                if kind in TABLES and names is None:
+                    names = [name.strip() for name in content] if has_header else list(map(str, range(len(content))))
+                    if has_header:
+                        continue
+                yield _Row(_by_name(names, content, raw.number), raw.number)
+            except SampleError as error:
+                problems.append(str(error))
+            except _LineError as error:
+                problems.append(f"{file}, line {error.line}: {error.problem}")
+    except (SampleError, PackedDataError) as error:  # what follows in the file cannot be trusted
+        problems.append(str(error))
 
 
-def _by_name(names: Sequence[str], fields: Sequence[str], line: int) -> dict[str, Any]:
-    if len(fields) != len(names):
-        problem = f"has {len(fields)} fields where the first line has {len(names)}; texts with commas need quotes"
+def _by_name(names: Sequence[str] | None, content: Any, line: int) -> dict[str, Any]:
+    """Return a line's columns by name; JSON brings its names along. Raises `_LineError`."""
+    if names is None:
+        if not isinstance(content, dict):
+            raise _LineError(line, f"holds {_shown(content)}; expected an object in each line")
+        return content
+    if len(content) != len(names):
+        problem = f"has {len(content)} fields where the first line has {len(names)}; texts with commas need quotes"
         raise _LineError(line, problem)
-    return dict(zip(names, fields, strict=True))
-
-
-def _json_rows(file: Path) -> Iterator[_Row]:
-    """Yield the objects of a JSON Lines file. Raises `_LineError`."""
-    for number, line in enumerate(_lines(file), start=1):
-        if not line.strip():
-            continue
-        try:
-            columns = json.loads(line)
-        except ValueError as error:
-            raise _LineError(number, f"is not JSON: {error}; expected an object in each line") from error
-        if not isinstance(columns, dict):
-            raise _LineError(number, f"holds {_shown(columns)}; expected an object in each line")
-        yield _Row(columns, number)
+    return dict(zip(names, content, strict=True))
 
 
 def _labelled(row: _Row, file: Path, settings: Settings) -> LabelledText:
