@@ -4,7 +4,8 @@ from mooring.contract.switches import FALSE_WORDS, TRUE_WORDS, is_on
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [*((word, True) for word in TRUE_WORDS), *((word, False) for word in FALSE_WORDS)]
+    ("text", "expected"),
+    [*((word, True) for word in sorted(TRUE_WORDS)), *((word, False) for word in sorted(FALSE_WORDS))],
 )
 def test_every_word_reads_in_any_case(text: str, expected: bool) -> None:
     assert is_on({"SWITCH": f" {text.upper()} "}, "SWITCH") is expected
