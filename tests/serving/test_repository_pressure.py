@@ -12,9 +12,10 @@ NAMES = [f"model-{number}" for number in range(8)]
 # Five of the smallest models fit: more than clients, so that each finds room, and fewer than models.
 BUDGET = 1400 * KIB
 CLIENTS = 3
-REQUESTS = 80
+REQUESTS = 20
 
 
+@pytest.mark.slow  # an eviction takes up to a second
 @pytest.mark.parametrize("eviction", ["lru", "reuse"])
 def test_model_that_is_being_evicted_is_loaded_again_for_who_asks_for_it(
     start_server: Servers, tmp_path: Path, eviction: str
