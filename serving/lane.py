@@ -183,7 +183,8 @@ class ExpressLane(Connection):
         cycle.given_id = self._request_id
         cycle.started = self._since
         self.cycle = cast("RequestResponseCycle", cycle)
-        if self._is_repeatable and cycle.keep_alive and 0 < self._content_length <= self.door.limits.spool_bytes:
+        fits = 0 < self._content_length <= self.door.limits.spool_bytes and not cycle.is_too_large
+        if self._is_repeatable and cycle.keep_alive and fits:
             self.door.heads.remember(chunk, Head(cycle.name, lines, self._content_length))
         self._await_turn(cycle)
 

@@ -185,6 +185,18 @@ def test_number_of_heads_that_are_remembered_is_bounded() -> None:
     assert 0 < known <= MOST_HEADS
 
 
+def test_body_over_the_limit_is_refused_however_often_its_head_has_come() -> None:
+    async def talk() -> None:
+        server = Server(Heads(), Limits(max_body_bytes=3))
+        for _ in range(3):
+            lane, wire = server.connect()
+            lane.data_received(PLAIN + b"1234")
+            assert b"HTTP/1.1 413" in wire.written
+        assert server.invoked == []
+
+    asyncio.run(talk())
+
+
 def test_body_of_a_known_head_that_trickles_in_is_refused() -> None:
     async def talk() -> None:
         server = Server(Heads(), Limits(header_seconds=5))
