@@ -42,6 +42,10 @@ class Kind(IntEnum):
     TALLY = 16  # what the batches of models took since the last one
 
 
+# Of the frames of every request, as plain numbers: a member of an enum is compared through Python.
+INFER, ANSWER = int(Kind.INFER), int(Kind.ANSWER)
+
+
 class Frame(NamedTuple):
     """One message between front door and host."""
 

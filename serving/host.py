@@ -26,7 +26,7 @@ from mooring.runner.parentage import die_with_writer
 
 from . import frames, logs, oom, request_ids
 from .batcher import slices
-from .frames import Frame, FrameReader, Kind
+from .frames import INFER, Frame, FrameReader, Kind
 from .host_loader import LOADER_NAME, Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
 from .running import RunningPage
@@ -36,7 +36,6 @@ from .tally import Tallies
 logger = logging.getLogger("mooring.serving.host")
 
 READ_BYTES = 1 << 18
-INFER = int(Kind.INFER)  # an enum's member is compared through Python, an integer is not
 # A thread that computes in Python gives way to another this often; the default of 5 ms would show in answers.
 SWITCH_S = 0.0005
 

@@ -15,12 +15,10 @@ from mooring.handler.resolve import Backend
 
 from . import frames
 from .errors import RemoteError
-from .frames import FrameError, FrameReader, Kind
+from .frames import ANSWER, INFER, FrameError, FrameReader, Kind
 from .invocation import Invocation
 
 Settle = Callable[[Invocation], None]
-# Plain numbers, for comparing with an enum's member costs what the rest of an answer does.
-INFER, ANSWER = int(Kind.INFER), int(Kind.ANSWER)
 
 
 class HostLostError(OSError):

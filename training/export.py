@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mooring.artifact.publish import publish_into
 from mooring.contract.errors import UserCodeError
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,7 @@ def export(
     from safetensors.torch import save_file
 
     network = network.cpu().eval()
-    directory.mkdir(parents=True, exist_ok=True)
-    # The model directory is a mount point: nothing can be renamed onto it, so what is whole moves into it file by file.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as beside:
-        folder = Path(beside)
+    with publish_into(directory) as folder:
         _write_onnx(simplified or network, example, folder / ONNX_FILE)
         _check(network, example, folder / ONNX_FILE)
         named = network.state_dict() if weights is None else weights
@@ -65,8 +62,6 @@ def export(
         save_file(whole, folder / WEIGHTS_FILE, metadata=dict(settings))
         indexes = {label: index for index, label in enumerate(labels)}
         (folder / LABELS_FILE).write_text(json.dumps(indexes), encoding="utf-8")
-        for file in folder.iterdir():
-            file.replace(directory / file.name)
     logger.info("exported to %s: %s", directory, ", ".join(sorted(path.name for path in directory.iterdir())))
 
 
