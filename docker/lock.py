@@ -129,7 +129,7 @@ def entries(lock: str) -> Entries:
 
 
 def torch_hashes(found: str, wheels: Path | None) -> set[str]:
-    """Return the hashes of torch's files: those resolved, those of PyTorch's indexes, of local wheels, and known ones."""
+    """Return the hashes of torch's files: those resolved, of PyTorch's indexes, of local wheels, and known ones."""
     hashes = set(re.findall(r"sha256:[0-9a-f]{64}", found))
     known = FOLDER / "torch.txt"
     version = found.partition("==")[2].split()[0]

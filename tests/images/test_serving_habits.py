@@ -29,7 +29,8 @@ def transform_fn(model, body, content_type, accept):
 ASK = """
 import json, time, urllib.request
 def ask(path, body=None):
-    return urllib.request.urlopen("http://127.0.0.1:8080" + path, data=body, timeout=10).read()
+    request = urllib.request.Request("http://127.0.0.1:8080" + path, body, {"content-type": "application/json"})
+    return urllib.request.urlopen(request, timeout=10).read()
 for attempt in range(600):
     try:
         ask("/ping")
@@ -90,25 +91,26 @@ def test_models_that_do_not_fit_are_refused_and_the_container_lives(images: Imag
     for index in range(6):
         layered_model(tmp_path / f"big{index}", 16, seed=index)
     scale_model(tmp_path / "small")
-    options = [*MULTI, "--memory", "704m", "--memory-swap", "704m", "--volume", f"{tmp_path}:/models:ro"]
+    options = [*MULTI, "--memory", "704m", "--memory-swap", "704m", "--volume", f"{tmp_path}:/opt/ml/models:ro"]
     with serving(images.inference, options=options) as served:
-        assert served.load("small", "/models/small").status_code == 200
-        statuses = [served.load(f"big{index}", f"/models/big{index}").status_code for index in range(6)]
+        assert served.load("small", "/opt/ml/models/small").status_code == 200
+        statuses = [served.load(f"big{index}", f"/opt/ml/models/big{index}").status_code for index in range(6)]
         assert statuses[0] == 200
         assert statuses[-1] == 507
         assert set(statuses) == {200, 507}
         assert served.invoke("small", QUERY).json() == ANSWER
         assert served.client.delete("/models/big0").status_code == 200
-        assert served.load("big5", "/models/big5").status_code == 200
+        assert served.load("big5", "/opt/ml/models/big5").status_code == 200
         state = served.container.state
         assert (state["Running"], state["OOMKilled"]) == (True, False)
 
 
-def test_threads_are_no_more_than_the_processors_the_container_may_use(images: Images, model: list[str]) -> None:
+def test_threads_are_no_more_than_the_processors_the_container_may_use(images: Images, tmp_path: Path) -> None:
     counted = {}
+    model = f"{layered_model(tmp_path / 'large', 1)}:/opt/ml/model:ro"
     for cpus in (1, 2):
-        with serving(images.inference, options=[*model, "--cpus", str(cpus)]) as served:
-            assert served.ask(QUERY).json() == ANSWER
+        with serving(images.inference, options=["--volume", model, "--cpus", str(cpus)]) as served:
+            assert served.ask([[1.0] * 1024]).status_code == 200
             counted[cpus] = served.container.execute("python3", "-c", THREADS).split()
     assert counted[1][0] == counted[2][0]
     assert int(counted[2][1]) == int(counted[1][1]) + 1
@@ -121,12 +123,14 @@ def test_two_containers_of_one_image_are_a_pipeline(images: Images, tmp_path: Pa
             ["--network", name, "--volume", f"{folder}:/opt/ml/model:ro", "--env", f"SAGEMAKER_BIND_TO_PORT={port}"]
             for folder, port in zip(folders, (8081, 8082), strict=True)
         )
-        with serving(images.inference, options=first, port=8081) as doubling:
-            with serving(images.inference, options=second, port=8082) as fivefold:
-                between = doubling.ask(QUERY)
-                headers = {"content-type": between.headers["content-type"]}
-                answer = fivefold.client.post("/invocations", content=between.content, headers=headers)
-                assert answer.json() == [[10, 20, 30]]
+        with (
+            serving(images.inference, options=first, port=8081) as doubling,
+            serving(images.inference, options=second, port=8082) as fivefold,
+        ):
+            between = doubling.ask(QUERY)
+            headers = {"content-type": between.headers["content-type"]}
+            answer = fivefold.client.post("/invocations", content=between.content, headers=headers)
+            assert answer.json() == [[10, 20, 30]]
 
 
 def test_workers_that_outlive_their_parents_are_reaped_by_the_first_process(images: Images, tmp_path: Path) -> None:
