@@ -27,6 +27,12 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docker/requirements"
 CONSTRAINTS = FOLDER / "constraints.txt"
+# The SageMaker Python SDK, which tests run with our image; of v3 what trains and deploys in Local Mode.
+SDK_FOLDER = ROOT / "tests/images/sdk"
+SDKS = {
+    "v2": ["sagemaker[local]==2.257.0"],
+    "v3": ["sagemaker-core==2.27.0", "sagemaker-train==1.27.0", "docker"],
+}
 COMMAND = "make lock"
 PYTHON = "3.11"
 # Kept apart by device: both provide the same import name.
@@ -63,10 +69,16 @@ def main() -> None:
     for device, entries in training.items():
         locks[f"training-{device}"] = {name: lines for name, lines in entries.items() if not CUDA.match(name)}
         locks[f"inference-{device}"] = resolve(INFERENCE, device)
-    for name, entries in locks.items():
-        text = "".join(entries[key] for key in sorted(entries))
-        (FOLDER / f"{name}.txt").write_text(f"# Made by `{COMMAND}`.\n{text}", encoding="utf-8")
-        print(f"{name}: {len(entries)} packages")
+    for name, found in locks.items():
+        _write(FOLDER / f"{name}.txt", found)
+    for version, names in SDKS.items():
+        _write(SDK_FOLDER / f"requirements-{version}.txt", resolve_names(names, constraints=None))
+
+
+def _write(file: Path, found: Entries) -> None:
+    text = "".join(found[name] for name in sorted(found))
+    file.write_text(f"# Made by `{COMMAND}`.\n{text}", encoding="utf-8")
+    print(f"{file.relative_to(ROOT)}: {len(found)} packages")
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,21 +98,21 @@ def resolve(extras: Sequence[str], device: str) -> Entries:
     return _compile([*options, "--extra=gpu"], override=f"{RUNTIME} ; sys_platform == 'nowhere'\n")
 
 
-def resolve_names(names: Iterable[str]) -> Entries:
+def resolve_names(names: Iterable[str], constraints: Path | None = CONSTRAINTS) -> Entries:
     """Return what packages need."""
     with tempfile.NamedTemporaryFile("w", suffix=".in") as wanted:
         wanted.write("\n".join(names))
         wanted.flush()
-        return _compile([wanted.name])
+        return _compile([wanted.name], constraints=constraints)
 
 
-def _compile(options: Sequence[str], override: str = "") -> Entries:
+def _compile(options: Sequence[str], override: str = "", constraints: Path | None = CONSTRAINTS) -> Entries:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
         overrides.write(override)
         overrides.flush()
         command = ["uv", "pip", "compile", "--quiet", "--universal", f"--python-version={PYTHON}", "--generate-hashes"]
-        command += ["--no-header", "--no-annotate", "--no-config", "--system-certs", f"--constraint={CONSTRAINTS}"]
-        command += [f"--override={overrides.name}", *options]
+        command += ["--no-header", "--no-annotate", "--no-config", "--system-certs", *options]
+        command += [f"--override={overrides.name}", *([f"--constraint={constraints}"] if constraints else [])]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {name: lines for name, lines in entries(done.stdout).items() if _is_for_linux(lines)}
 

@@ -28,7 +28,8 @@ def environment(version: str) -> Path:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not ready.exists() or ready.read_text() != lock.read_text():
             venv.create(home, with_pip=True, clear=True)
-            command = [home / "bin/python", "-m", "pip", "-q", "install", "--no-deps", "--require-hashes", "-r", lock]
+            pip = [str(home / "bin/python"), "-m", "pip", "-q", "install"]
+            command = [*pip, "--no-deps", "--require-hashes", "-r", str(lock)]
             subprocess.run(command, check=True, timeout=TIMEOUT_S)
             ready.write_text(lock.read_text())
     return home / "bin/python"
