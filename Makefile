@@ -7,8 +7,9 @@ TORCH := $(shell sed -n '/^torch==/p' $(CONSTRAINTS))
 # PyTorch's own index of CPU builds, so that a machine without a GPU never downloads CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# What KServe's client imports and we do not: its package asks for 238 MB, of which a request over HTTP takes these.
-KSERVE := kserve grpcio cloudevents deprecation
+# What KServe's client imports and we do not: its package asks for 238 MB, of which a request over HTTP takes these. Of
+# lightkube-models only the shapes of the API of Kubernetes are read, which manifests are held against.
+KSERVE := kserve grpcio cloudevents deprecation lightkube-models
 
 # What Triton's HTTP client needs.
 TRITONCLIENT := geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
