@@ -1,4 +1,4 @@
-"""Run by the Python that has SDK v2: train and deploy in Local Mode. The last line is what the endpoint answered."""
+"""Run by the Python that has SDK v2: train and deploy in Local Mode. It leaves what the endpoint answered."""
 
 import json
 import sys
@@ -41,4 +41,4 @@ try:
     answer = predictor.predict(given["query"])
 finally:
     predictor.delete_endpoint()
-print(json.dumps(answer))
+(base / "answer.json").write_text(json.dumps(answer))

@@ -1,4 +1,4 @@
-"""Run by the Python that has SDK v3: train and deploy in Local Mode. The last line is what the endpoint answered."""
+"""Run by the Python that has SDK v3: train and deploy in Local Mode. It leaves what the endpoint answered."""
 
 import json
 import sys
@@ -41,4 +41,4 @@ try:
     )
 finally:
     client.delete_endpoint("e")
-print(answer["Body"].read().decode())
+(base / "answer.json").write_bytes(answer["Body"].read())
