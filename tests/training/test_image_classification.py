@@ -3,33 +3,24 @@
 import json
 import re
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pictures import png, write_listed, write_recorded
+from image_jobs import COUNT, LISTED, RECORDED, SETTINGS, answers, classification_job, run_to_its_end
+from pictures import png, write_recorded
 from safetensors.torch import load_file
 from training_jobs import Job
 
 from examples.digits.images import load_split, write_channels
 from mooring.contract.errors import HyperparameterError
 from mooring.contract.typed import parse_hyperparameters
-from mooring.handler.load import load_handler
-from mooring.handler.protocol import InferenceRequest
-from mooring.handler.resolve import choose_handler
-from mooring.handler.terms import LoadTerms
 from mooring.training.distributed import Group
 from mooring.training.programs.image_classification import check_counts
 from mooring.training.programs.images.settings import Settings
 
-SETTINGS = {"num_layers": 20, "image_shape": "1,8,8", "num_classes": 2, "mini_batch_size": 8, "epochs": 2}
-LISTED = dict.fromkeys(("train", "validation", "train_lst", "validation_lst"), "application/x-image")
-RECORDED = dict.fromkeys(("train", "validation"), "application/x-recordio")
-COUNT = 16
-PATIENCE_S = 550.0
 # As MXNet's users, and the SDK's own tests of tuning jobs, write them.
 EXPRESSIONS = {
     "train:accuracy": r"Epoch\S* Batch\S*\s.*\saccuracy=(\S+)",
@@ -38,36 +29,6 @@ EXPRESSIONS = {
     "validation:accuracy:epoch": r".*Epoch\[\d+\] Validation-accuracy=(\d+\.\d+)",
     "time": r".*Epoch\[\d+\] Time.*=([.\d]+)",
 }
-
-
-def classification_job(
-    base: Path, ranks: int = 1, channels: Mapping[str, str | None] = LISTED, **hyperparameters: Any
-) -> Job:
-    """A job that has images, if its channels list them."""
-    job = Job.write(base, hyperparameters=SETTINGS | hyperparameters, channels=channels, ranks=ranks)
-    job.variables |= {"MOORING_ALGORITHM": "image-classification", "OMP_NUM_THREADS": "1"}
-    if "train_lst" in channels:
-        for name in ("train", "validation"):
-            write_listed(job.paths.input_data, name, COUNT)
-    return job
-
-
-def run_to_its_end(job: Job) -> tuple[int, str]:
-    """Run a job that exports a model, which takes a minute where others use the cores; returns exit code and output."""
-    run = job.start()
-    with run.process:
-        return run.process.wait(PATIENCE_S), run.output
-
-
-def answers(model: Path, pictures: list[bytes]) -> list[list[float]]:
-    """What our server's handler for a model folder answers to pictures."""
-    handler = load_handler(choose_handler(model, {}), LoadTerms())
-    requests = [InferenceRequest(body, "application/x-image", "application/json", {}) for body in pictures]
-    found = []
-    for answer in handler.respond(requests):
-        assert not isinstance(answer, Exception), answer
-        found.append(json.loads(bytes(answer.body)))
-    return found
 
 
 def values(expression: str, output: str) -> list[float]:
