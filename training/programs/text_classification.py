@@ -29,12 +29,12 @@ from mooring.training.sampler import DataPosition, GlobalBatchSampler, data_load
 from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
 
+from .texts.channels import TRAIN, VALIDATION, check_channels, labelled_texts, split
 from .texts.labels import Labels
 from .texts.network import freeze, make_optimizer
 from .texts.order import LengthGroupedSampler
 from .texts.pretrained import Pretrained, pretrained_folder
 from .texts.progress import Pace, Progress, better
-from .texts.records import TRAIN, VALIDATION, check_channels, labelled_texts, split
 from .texts.schedule import Schedule
 from .texts.scores import Scores, loss_of
 from .texts.settings import Metric, Settings, metric_of
@@ -71,10 +71,10 @@ def main() -> None:
         with pretrained_folder(channels, settings, group) as folder:
             pretrained = Pretrained.read(folder)
             max_length = pretrained.max_length(settings.max_length)
-            texts = labelled_texts(channels[TRAIN], settings)
+            texts = labelled_texts(channels[TRAIN], settings, group)
             labels = Labels.of(texts, settings, pretrained.labels)
             if VALIDATION in channels:
-                held_out = labelled_texts(channels[VALIDATION], settings)
+                held_out = labelled_texts(channels[VALIDATION], settings, group)
             else:
                 texts, held_out = split(texts, settings)
             schedule = Schedule.of(settings, len(texts), group.world_size)
