@@ -3,7 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -40,15 +40,16 @@ class Profiler:
 
     The wait for a batch is the phase "data"; what is in no phase is "other". A phase may hold another, whose time then
     counts as the other's only. `directory` comes before the configuration's. Use it from one thread. Nothing of it ends
-    the run, whatever happens to its files.
+    the run, whatever happens to its files. MOORING_PROFILE turns it on or off, or else the configuration does; where
+    neither says, it is on, unless `by_default` is False.
     """
 
-    def __init__(self, directory: Path | None = None, *, first_step: int = 1) -> None:
+    def __init__(self, directory: Path | None = None, *, by_default: bool = True) -> None:
         variables = process_variables()
         paths = ContainerPaths.from_variables(variables)
         self._rank = int(variables.get("RANK", "0"))
         self._local_ranks = int(variables.get("LOCAL_WORLD_SIZE", "1"))
-        config = _config(paths)
+        config = _config(paths, variables, by_default=by_default)
         if directory is not None:
             config = ProfilerConfig(directory, config.is_enabled, config.interval_ms)
         facts = {
@@ -59,14 +60,20 @@ class Profiler:
             "job": variables.get("TRAINING_JOB_NAME") or "training job",
         }
         self._recorder = Recorder(paths, config, facts)
-        self._next_step = first_step
+        self._next_step = 1
         self._parts: list[tuple[str, Any]] = []  # of the step that runs
         self._names: list[str] = []  # of the phases that are open
 
-    def steps(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches. A step is the wait for one, and what the loop does with it."""
+    def steps(self, batches: Iterable[T], *, after: int | None = None) -> Iterator[T]:
+        """Yield the batches. A step is the wait for one, and what the loop does with it.
+
+        Steps are numbered on and on, or from the one after step `after`.
+        """
+        if after is not None:
+            self._next_step = after + 1
         if not self._recorder.is_on:
-            yield from batches
+            for batch in batches:  # noqa: UP028 - `yield from` would close an iterator that the loop goes on with later
+                yield batch
             return
         self._recorder.clock = self._recorder.clock or clock_here()
         try:
@@ -135,10 +142,10 @@ class Profiler:
             logger.warning("The profile's report could not be made, training goes on: %s", error)
 
 
-def _config(paths: ContainerPaths) -> ProfilerConfig:
-    """Return how to profile; as without a file if that cannot be used."""
+def _config(paths: ContainerPaths, variables: Mapping[str, str], *, by_default: bool) -> ProfilerConfig:
+    """Return how to profile; if the file cannot be used, into the folder there is without one."""
     try:
-        return read_profiler_config(paths)
+        return read_profiler_config(paths, variables, by_default=by_default)
     except ConfigurationFileError as error:
         config = ProfilerConfig(paths.output_data / "profile")
         logger.warning("Profiling as if there were no configuration, into %s: %s", config.directory, error)

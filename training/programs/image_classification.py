@@ -24,6 +24,7 @@ from mooring.training.data.image_channels import ImageChannelError
 from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
 from mooring.training.export import export
 from mooring.training.generators import seed_generators
+from mooring.training.profiling.profiler import Profiler
 from mooring.training.retention import Best, Retention
 from mooring.training.sampler import DataPosition
 from mooring.training.state import TrainingState
@@ -38,6 +39,7 @@ from .images.pretrained import Weights, begin_with, given_weights
 from .images.progress import Progress
 from .images.residual_network import Classifier, ResidualNetwork
 from .images.settings import Settings
+from .watching import watches_of_job
 
 logger = logging.getLogger(__name__)
 
@@ -81,29 +83,40 @@ def train(
     optimizer = make_optimizer(settings, model.parameters())
     scheduler = make_schedule(settings, optimizer)
     state = TrainingState(model, optimizer, scheduler, position, scaler=precision.scaler, progress=progress)
-    with StopRequest() as stop, Checkpointer(state, keep=KEEP) as checkpoints:
+    with (
+        StopRequest() as stop,
+        Checkpointer(state, keep=KEEP) as checkpoints,
+        Profiler(by_default=False) as profiler,
+        watches_of_job(model, precision.scaler) as watches,
+    ):
         checkpoints.resume()
         is_stopping = False
         while not is_stopping and not progress.is_over(settings, position.epoch):
             log = EpochLog(position.epoch, position.consumed // batch_size, batch_size, objective, group.device)
             model.train()
-            for pixels, labels in images:
+            for pixels, labels in profiler.steps(images, after=state.step):
                 answers = labels.to(group.device)
-                with precision.autocast():
-                    logits = model(pixels.to(group.device))
-                loss = objective.loss(logits.float(), answers)
-                optimizer.zero_grad()
-                # DDP averages over ranks, whose shares may differ by one image; this makes it the batch's mean.
-                torch.autograd.backward(precision.scaler.scale(loss * group.world_size / batch_size))
-                precision.scaler.step(optimizer)
-                precision.scaler.update()
+                with profiler.phase("forward"):
+                    with precision.autocast():
+                        logits = model(pixels.to(group.device))
+                    loss = objective.loss(logits.float(), answers)
+                with profiler.phase("backward"):
+                    optimizer.zero_grad()
+                    # DDP averages over ranks, whose shares may differ by one image; this makes it the batch's mean.
+                    mean = loss * group.world_size / batch_size
+                    torch.autograd.backward(precision.scaler.scale(mean))
+                watches.look(mean, state.step + 1)
+                with profiler.phase("optimizer"):
+                    precision.scaler.step(optimizer)
+                    precision.scaler.update()
                 state.step += 1
                 position.consumed += batch_size
                 log.add(logits, answers, loss)
                 is_stopping = stop.agreed()
                 if is_stopping:
                     break
-            measured = measure(group, model, held_out, objective) if images.is_exhausted else {}
+            with profiler.phase("validation"):
+                measured = measure(group, model, held_out, objective) if images.is_exhausted else {}
             if not measured:  # told to stop within the epoch, which is gone on with, or measured, by the next run
                 stop.agree()
                 checkpoints.save()
@@ -113,7 +126,8 @@ def train(
             progress.add(measured["accuracy"], state.step, settings.early_stopping_tolerance)
             started = time.perf_counter()
             if is_checkpoint_due(settings, state.step, position.epoch, progress):
-                checkpoints.save(metric=measured["accuracy"])
+                with profiler.phase("checkpoint"):
+                    checkpoints.save(metric=measured["accuracy"])
             log.tell(state.step, measured, checkpoint_ms=1000 * (time.perf_counter() - started))
         checkpoints.wait()
         if progress.best_step not in (0, state.step):
