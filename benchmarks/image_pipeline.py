@@ -51,7 +51,7 @@ def _rates(folder: Path, files: list[Path], workers: int) -> tuple[list[float], 
     source = listed_images(folder, folder, LabelForm(2))
     preparation = Preparation((3, CROP, CROP), RESIZE, "crop")
     position = DataPosition()
-    images = LabelledImages(source, PictureReader(3, Varied(preparation, 0, position), preparation.least_side))
+    images = LabelledImages(source, PictureReader(3, Varied(preparation, 0, position), preparation.fit.least_side))
     loader = DataLoader(images, BATCH, collate_fn=collate, num_workers=workers)
     ours, bares = [], []
     for _ in range(ROUNDS + 1):

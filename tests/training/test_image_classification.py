@@ -1,5 +1,6 @@
 """The ready-made program on real images: what it needs, what it leaves, and how it says what is wrong."""
 
+import io
 import json
 import re
 import signal
@@ -9,16 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_jobs import COUNT, LISTED, RECORDED, SETTINGS, answers, classification_job, run_to_its_end
-from pictures import png, write_recorded
+from image_jobs import COUNT, LISTED, RECORDED, SETTINGS, answers, classification_job, run_to_its_end, train_here
+from jobs import write_config
+from pictures import packed, png, write_recorded
+from PIL import Image
 from safetensors.torch import load_file
 from training_jobs import Job
 
 from examples.digits.images import load_split, write_channels
+from mooring.artifact.recordio import frame
 from mooring.contract.errors import HyperparameterError
 from mooring.contract.typed import parse_hyperparameters
+from mooring.training.data.images import PictureReader
 from mooring.training.distributed import Group
-from mooring.training.programs.image_classification import check_counts
+from mooring.training.programs.image_classification import check_counts, write_model
+from mooring.training.programs.images.augmentation import Plain, Preparation
 from mooring.training.programs.images.settings import Settings
 
 # As MXNet's users, and the SDK's own tests of tuning jobs, write them.
@@ -164,6 +170,47 @@ def test_digits_are_told_apart_and_the_platforms_expressions_find_the_metrics(tm
         "time": 5,
     }
     assert max(found["validation:accuracy"]) >= 0.97
+
+
+@pytest.mark.parametrize("given", [{"resize": 10}, {"resize": 24, "augmentation_type": "crop_color"}])
+def test_served_answers_are_those_that_were_validated_whatever_shape_pictures_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    """Labels are by chance, so the accuracy is that of these very pixels, and of no others."""
+    chance = np.random.default_rng(7)
+    pictures = [photograph(chance) for _ in range(24)]
+    labels = chance.integers(0, 2, len(pictures))
+    for name in ("train", "validation"):
+        records = (packed([label], picture) for label, picture in zip(labels, pictures, strict=True))
+        (tmp_path / "input/data" / name).mkdir(parents=True)
+        (tmp_path / "input/data" / name / "images.rec").write_bytes(b"".join(map(frame, records)))
+    described = {"TrainingInputMode": "File", "ContentType": "application/x-recordio"}
+    write_config(tmp_path, "inputdataconfig.json", dict.fromkeys(("train", "validation"), described))
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    hyperparameters: dict[str, Any] = {"image_shape": "3,8,8", "epochs": 2, "seed": 3} | given
+    network = train_here(tmp_path, **hyperparameters)
+    settings = parse_hyperparameters(Settings, SETTINGS | hyperparameters)
+    (tmp_path / "model").mkdir()
+    write_model(settings, network, ["0", "1"], tmp_path / "model")
+    found = np.array(answers(tmp_path / "model", pictures))
+    rows = (tmp_path / "output/data/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    validated = max(json.loads(row)["validation:accuracy"] for row in rows)
+    assert np.mean(found.argmax(1) == labels) == pytest.approx(validated)
+    preparation = Preparation.of(settings)
+    reader = PictureReader(3, Plain(preparation), preparation.fit.least_side)
+    with torch.no_grad():
+        pixels = torch.stack([reader.pixels(picture, 0) for picture in pictures])
+        expected = torch.softmax(network.eval()(pixels), 1).numpy()
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def photograph(chance: np.random.Generator) -> bytes:
+    """A JPEG of coarse noise, wide or high, large enough to be decoded at a part of its size."""
+    coarse = Image.fromarray(chance.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    width, height = (int(side) for side in chance.integers(12, 200, 2))
+    buffer = io.BytesIO()
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

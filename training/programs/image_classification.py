@@ -30,6 +30,7 @@ from mooring.training.sampler import DataPosition
 from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
 
+from .images.augmentation import Preparation
 from .images.loaders import VALIDATION, ImageBatches, ImageLoaders
 from .images.log_lines import EpochLog
 from .images.objective import Objective, Tally
@@ -179,7 +180,16 @@ def write_model(settings: Settings, network: ResidualNetwork, class_names: Seque
     classifier, simplified = (
         Classifier(each, is_multi_label=settings.multi_label) for each in (network, network.folded())
     )
-    export(classifier, example, class_names, directory, texts, weights=network.state_dict(), simplified=simplified)
+    export(
+        classifier,
+        example,
+        class_names,
+        directory,
+        texts,
+        weights=network.state_dict(),
+        simplified=simplified,
+        metadata=Preparation.of(settings).fit.metadata(),
+    )
 
 
 def check_counts(settings: Settings, images: int | None, batch_size: int, group: Group) -> None:

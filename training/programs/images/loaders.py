@@ -62,7 +62,7 @@ class ImageLoaders:
     def training(self, batch_size: int, position: DataPosition) -> ImageBatches:
         """Return batches of `batch_size` images over all ranks, from where the position stands, each image varied."""
         opened, seed = channel(TRAIN), self.settings.seed
-        varied = Varied(self._preparation, seed, position)
+        varied = Varied(Preparation.of(self.settings), seed, position)
         if opened.mode is InputMode.PIPE:
             return self._piped_training(opened, varied, batch_size, position)
         source = open_images(self.channels, TRAIN, self._form)
@@ -74,7 +74,7 @@ class ImageLoaders:
 
     def held_out(self, class_names: Sequence[str]) -> ImageBatches:
         """Return the validation images, each whole and on one rank; `class_names` are the training images'."""
-        opened, plain = channel(VALIDATION), Plain(self._preparation)
+        opened, plain = channel(VALIDATION), Plain(Preparation.of(self.settings))
         if opened.mode is InputMode.PIPE:
             return self._piped_held_out(opened, plain)
         source = open_images(self.channels, VALIDATION, self._form, class_names)
@@ -120,13 +120,9 @@ class ImageLoaders:
     def _form(self) -> LabelForm:
         return LabelForm(self.settings.num_classes, self.settings.multi_label)
 
-    @property
-    def _preparation(self) -> Preparation:
-        return Preparation(self.settings.shape, self.settings.resize, self.settings.augmentation_type)
-
     def _picture_reader(self, prepare: Prepare) -> PictureReader:
         channels, _, _ = self.settings.shape
-        return PictureReader(channels, prepare, self._preparation.least_side)
+        return PictureReader(channels, prepare, Preparation.of(self.settings).fit.least_side)
 
     @property
     def _workers(self) -> int:
