@@ -31,13 +31,13 @@ from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
 
 from .images.augmentation import Preparation
+from .images.best_epoch import BestEpoch
 from .images.loaders import VALIDATION, ImageBatches, ImageLoaders
 from .images.log_lines import EpochLog
 from .images.objective import Objective, Tally
 from .images.optimizers import make_optimizer, make_schedule
 from .images.precision import Precision
 from .images.pretrained import Weights, begin_with, given_weights
-from .images.progress import Progress
 from .images.residual_network import Classifier, ResidualNetwork
 from .images.settings import Settings
 from .watching import watches_of_job
@@ -79,11 +79,11 @@ def train(
     """Train from the newest checkpoint until the run is over, or told to stop; returns the best epoch's network."""
     precision = Precision.of(settings.precision_dtype, group.device)
     objective = Objective.of(settings, None if images.source is None else images.source.labels)
-    progress = Progress()
+    best = BestEpoch()
     model = build(settings, group, weights)
     optimizer = make_optimizer(settings, model.parameters())
     scheduler = make_schedule(settings, optimizer)
-    state = TrainingState(model, optimizer, scheduler, position, scaler=precision.scaler, progress=progress)
+    state = TrainingState(model, optimizer, scheduler, position, scaler=precision.scaler, progress=best)
     with (
         StopRequest() as stop,
         Checkpointer(state, keep=KEEP) as checkpoints,
@@ -92,7 +92,7 @@ def train(
     ):
         checkpoints.resume()
         is_stopping = False
-        while not is_stopping and not progress.is_over(settings, position.epoch):
+        while not is_stopping and not best.is_over(settings, position.epoch):
             log = EpochLog(position.epoch, position.consumed // batch_size, batch_size, objective, group.device)
             model.train()
             for pixels, labels in profiler.steps(images, after=state.step):
@@ -124,15 +124,15 @@ def train(
                 break
             position.epoch, position.consumed = position.epoch + 1, 0
             scheduler.step()
-            progress.add(measured["accuracy"], state.step, settings.early_stopping_tolerance)
+            best.add(measured["accuracy"], state.step, settings.early_stopping_tolerance)
             started = time.perf_counter()
-            if is_checkpoint_due(settings, state.step, position.epoch, progress):
+            if is_checkpoint_due(settings, state.step, position.epoch, best):
                 with profiler.phase("checkpoint"):
                     checkpoints.save(metric=measured["accuracy"])
             log.tell(state.step, measured, checkpoint_ms=1000 * (time.perf_counter() - started))
         checkpoints.wait()
-        if progress.best_step not in (0, state.step):
-            checkpoints.resume(at_most=progress.best_step)  # what is exported is the best there was
+        if best.step not in (0, state.step):
+            checkpoints.resume(at_most=best.step)  # what is exported is the best there was
     network = unwrapped(model)
     assert isinstance(network, ResidualNetwork)
     return network
@@ -166,10 +166,10 @@ def measure(group: Group, model: nn.Module, held_out: ImageBatches, objective: O
     return measured
 
 
-def is_checkpoint_due(settings: Settings, step: int, epoch: int, progress: Progress) -> bool:
+def is_checkpoint_due(settings: Settings, step: int, epoch: int, best: BestEpoch) -> bool:
     """Whether a checkpoint is saved after an epoch: each, or every so many; the best and the last in any case."""
     is_turn = epoch % (settings.checkpoint_frequency or 1) == 0
-    return is_turn or progress.best_step == step or progress.is_over(settings, epoch)
+    return is_turn or best.step == step or best.is_over(settings, epoch)
 
 
 def write_model(settings: Settings, network: ResidualNetwork, class_names: Sequence[str], directory: Path) -> None:

@@ -30,12 +30,13 @@ from mooring.training.sampler import DataPosition, GlobalBatchSampler, data_load
 from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
 
+from .texts.best_step import BestStep, better
 from .texts.channels import TRAIN, VALIDATION, check_channels, labelled_texts, split
 from .texts.labels import Labels
 from .texts.network import freeze, make_optimizer
 from .texts.order import LengthGroupedSampler
+from .texts.pace import Pace
 from .texts.pretrained import Pretrained, pretrained_folder
-from .texts.progress import Pace, Progress, better
 from .texts.schedule import Schedule
 from .texts.scores import Scores, loss_of
 from .texts.settings import Metric, Settings, metric_of
@@ -97,8 +98,8 @@ def train(run: Run, network: nn.Module, data: TokenizedTexts, held_out: Tokenize
     model = prepare(network.train(), group, example)
     optimizer, scheduler = make_optimizer(network, settings, schedule)
     scaler = torch.amp.GradScaler(group.device.type, enabled=settings.computes_in == "float16")
-    position, progress = DataPosition(), Progress(better(run.metric))
-    state = TrainingState(model, optimizer, scheduler, position, scaler=scaler, progress=progress)
+    position, best = DataPosition(), BestStep(better(run.metric))
+    state = TrainingState(model, optimizer, scheduler, position, scaler=scaler, progress=best)
     sampler = make_sampler(run, data, position)
     batches = endless(data_loader(data, sampler, collate_fn=data.in_parts(settings.gradient_accumulation_steps)))
     losses: list[torch.Tensor] = []
@@ -112,14 +113,14 @@ def train(run: Run, network: nn.Module, data: TokenizedTexts, held_out: Tokenize
         checkpoints.resume()
         pace, is_stopping = Pace(state.step), False
         while not is_stopping:
-            if schedule.evaluates_after(state.step) and progress.judged < state.step:
+            if schedule.evaluates_after(state.step) and best.judged < state.step:
                 with profiler.phase("validation"):
                     scores = judge(run, model, held_out) if len(held_out) else {}
                 report(epoch=schedule.epoch(state.step), step=state.step, **named(scores))
-                progress.add(scores.get(run.metric), state.step)
+                best.add(scores.get(run.metric), state.step)
                 with profiler.phase("checkpoint"):
                     checkpoints.save(scores.get(run.metric))
-            if state.step >= schedule.steps or progress.is_over(settings.early_stopping_patience):
+            if state.step >= schedule.steps or best.is_over(settings.early_stopping_patience):
                 break
             for parts in profiler.steps(batches, after=state.step):
                 optimizer.zero_grad()
@@ -147,10 +148,10 @@ def train(run: Run, network: nn.Module, data: TokenizedTexts, held_out: Tokenize
                         checkpoints.save()
                 if is_stopping or schedule.evaluates_after(state.step):
                     break
-        if settings.export_best and progress.best_step not in (0, state.step):
-            logger.info("the best model was that of step %d, by %s", progress.best_step, run.metric)
+        if settings.export_best and best.step not in (0, state.step):
+            logger.info("the best model was that of step %d, by %s", best.step, run.metric)
             checkpoints.wait()
-            checkpoints.resume(at_most=progress.best_step)
+            checkpoints.resume(at_most=best.step)
     return unwrapped(model)
 
 
