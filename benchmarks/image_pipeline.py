@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from mooring.contract.resources import usable_cpus
 from mooring.training.data.image_files import listed_images
 from mooring.training.data.image_labels import LabelForm
-from mooring.training.data.images import LabelledImages, batches, collate
+from mooring.training.data.images import LabelledImages, PictureReader, batches, collate
 from mooring.training.programs.images.augmentation import Preparation, Varied
 from mooring.training.sampler import DataPosition
 
@@ -51,7 +51,7 @@ def _rates(folder: Path, files: list[Path], workers: int) -> tuple[list[float], 
     source = listed_images(folder, folder, LabelForm(2))
     preparation = Preparation((3, CROP, CROP), RESIZE, "crop")
     position = DataPosition()
-    images = LabelledImages(source, 3, Varied(preparation, 0, position), least_side=preparation.least_side)
+    images = LabelledImages(source, PictureReader(3, Varied(preparation, 0, position), preparation.fit.least_side))
     loader = DataLoader(images, BATCH, collate_fn=collate, num_workers=workers)
     ours, bares = [], []
     for _ in range(ROUNDS + 1):

@@ -44,18 +44,19 @@ def export(
     *,
     weights: Mapping[str, torch.Tensor] | None = None,
     simplified: nn.Module | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write the model directory: ONNX with a dynamic first dimension, safetensors, labels.
 
     `example` is a batch of at least two inputs; both models are run on it. `weights` are the network's under other
     names than its own, and `simplified` is a network that computes the same in fewer steps, for ONNX to be made of.
-    Raises `ExportError` if the models disagree.
+    `metadata` are the ONNX file's own, for who serves it. Raises `ExportError` if the models disagree.
     """
     from safetensors.torch import save_file
 
     network = network.cpu().eval()
     with publish_into(directory) as folder:
-        _write_onnx(simplified or network, example, folder / ONNX_FILE)
+        _write_onnx(simplified or network, example, folder / ONNX_FILE, metadata or {})
         _check(network, example, folder / ONNX_FILE)
         named = network.state_dict() if weights is None else weights
         whole = {name: value.detach().cpu().contiguous() for name, value in named.items()}
@@ -65,22 +66,23 @@ def export(
     logger.info("exported to %s: %s", directory, ", ".join(sorted(path.name for path in directory.iterdir())))
 
 
-def _write_onnx(network: nn.Module, example: torch.Tensor, file: Path) -> None:
+def _write_onnx(network: nn.Module, example: torch.Tensor, file: Path, metadata: Mapping[str, str]) -> None:
     size = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     # The exporter speaks of packages it would know and of its own deprecated parts; errors are raised, not logged.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        program = torch.onnx.export(
             network,
             (example,),
-            str(file),
             input_names=["images"],
             output_names=["probabilities"],
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            external_data=size > MAX_INLINE_BYTES,
             verbose=False,
         )
+    assert program is not None
+    program.model.metadata_props.update(metadata)
+    program.save(str(file), external_data=size > MAX_INLINE_BYTES)
 
 
 def _check(network: nn.Module, example: torch.Tensor, file: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from mooring.artifact.archive import extract
-from mooring.contract.channels import Channel
+from mooring.contract.channels import Channel, InputMode
 from mooring.contract.errors import UserCodeError
 
+from .data.channel import InputModeError
 from .export import WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -35,17 +36,25 @@ def initial_weights(channels: Mapping[str, Channel]) -> dict[str, torch.Tensor] 
     """Return the weights in the channel `model`: model.safetensors, another file of weights, or a .tar.gz with one.
 
     None if there is no such channel. A checkpoint of this job, if there is one, comes before them.
-    Raises `InitialWeightsError`, `UnsafeArchiveError`, `DamagedArchiveError`.
+    Raises `InitialWeightsError`, `InputModeError`, `UnsafeArchiveError`, `DamagedArchiveError`.
     """
     if MODEL_CHANNEL not in channels:
         return None
-    folder = channels[MODEL_CHANNEL].path
+    folder = model_folder(channels)
     archives = sorted(folder.glob("*.tar.gz"))
     if not archives or _weight_files(folder):
         return _read(folder, folder)
     with tempfile.TemporaryDirectory(prefix="mooring-model-") as beside:
         extract(archives[0], Path(beside) / "model")
         return _read(Path(beside) / "model", archives[0])
+
+
+def model_folder(channels: Mapping[str, Channel]) -> Path:
+    """Return the folder of the channel `model`. Raises `InputModeError`."""
+    channel = channels[MODEL_CHANNEL]
+    if channel.mode is InputMode.PIPE:
+        raise InputModeError(MODEL_CHANNEL, channel.mode, "a model is files; give this channel the input mode File")
+    return channel.path
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -59,7 +59,7 @@ def launch(variables: Mapping[str, str]) -> int:
 def _finish_profile(environment: TrainingEnvironment) -> None:
     """Make the report of a profile whose ranks did not come to make it, having been killed, say."""
     try:
-        report = finish_report(read_profiler_config(environment.paths).directory)
+        report = finish_report(read_profiler_config(environment.paths, environment.variables).directory)
     except Exception as error:  # noqa: BLE001 - how the job ended is what counts, whatever its profile holds
         logger.warning("The report of the profile could not be made: %s", error)
         return

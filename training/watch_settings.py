@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from mooring.contract.debugger_config import DebugHookConfig
-from mooring.contract.errors import HyperparameterError, UserCodeError
+from mooring.contract.errors import HyperparameterError, SettingError, UserCodeError
 from mooring.contract.typed import limited, parse_hyperparameters
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,18 @@ class OnTrouble(Enum):
 
     WARN = "warn"  # once for each thing
     STOP = "stop"  # all ranks end, before the step is applied
+
+
+WATCHES_VARIABLE, OFF = "MOORING_WATCHES", "off"
+
+
+def asked_watches(variables: Mapping[str, str]) -> str | None:
+    """Return what MOORING_WATCHES says, `OFF` or what is done on trouble; None if nothing. Raises `SettingError`."""
+    asked = variables.get(WATCHES_VARIABLE, "").lower()
+    known = (OFF, *(each.value for each in OnTrouble))
+    if asked and asked not in known:
+        raise SettingError(WATCHES_VARIABLE, asked, ", ".join(known))
+    return asked or None
 
 
 class WatchSettingError(UserCodeError):

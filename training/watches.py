@@ -19,7 +19,7 @@ from mooring.contract.paths import ContainerPaths
 
 from .distributed import unwrapped
 from .watch_rules import ActivationRule, GradientRule, LossRule, Trouble
-from .watch_settings import OnTrouble, WatchSettings
+from .watch_settings import OFF, OnTrouble, WatchSettings, asked_watches
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +45,19 @@ class Watches:
             watches.look(loss, state.step)
             optimizer.step()
 
-    Keywords are the fields of `WatchSettings`, and come before what debughookconfig.json says; USE_SMDEBUG=0 turns all
-    of it off. Raises `TroubleError` from `look`, on all ranks, where trouble is to stop the run. With a `scaler`
-    gradients are taken back to their scale, and what is not finite is left to it. ReLUs are seen as modules only.
+    Keywords are the fields of `WatchSettings`, and come before what debughookconfig.json says. MOORING_WATCHES comes
+    before both: `warn`, `stop`, or `off`, as USE_SMDEBUG=0. Raises `TroubleError` from `look`, on all ranks, where
+    trouble is to stop the run. With a `scaler` gradients are taken back to their scale, and what is not finite is left
+    to it. ReLUs are seen as modules only.
     """
 
     def __init__(self, model: nn.Module, *, scaler: torch.amp.GradScaler | None = None, **settings: Any) -> None:
         variables = process_variables()
         config = read_debug_hook_config(ContainerPaths.from_variables(variables), variables)
-        self.settings = WatchSettings.load(settings, config)
-        self._is_on = SWITCHES.get(variables.get("USE_SMDEBUG", "").lower(), True)
+        asked = asked_watches(variables)
+        self._is_on = asked != OFF and SWITCHES.get(variables.get("USE_SMDEBUG", "").lower(), True)
+        on_trouble = {} if asked in (None, OFF) else {"on_trouble": asked}
+        self.settings = WatchSettings.load(settings | on_trouble, config)
         self._model = unwrapped(model)
         self._scaler = scaler
         self._losses = LossRule(self.settings)

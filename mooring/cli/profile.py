@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mooring.contract.debugger_config import read_profiler_config
@@ -28,13 +29,17 @@ def main() -> None:
     from mooring.training.profiling.verdict import judge
 
     try:
-        folder = arguments.folder or read_profiler_config(ContainerPaths.from_variables(process_variables())).directory
+        folder = arguments.folder or _usual_folder(process_variables())
         file = write_report(folder)
         verdict = judge(read_profile(folder))
     except (MooringError, OSError) as error:
         sys.stderr.write(f"mooring profile: {error}\n")
         sys.exit(1)
     sys.stdout.write("\n".join([verdict.headline, *verdict.notes, str(file)]) + "\n")
+
+
+def _usual_folder(variables: Mapping[str, str]) -> Path:
+    return read_profiler_config(ContainerPaths.from_variables(variables), variables).directory
 
 
 def parser() -> argparse.ArgumentParser:

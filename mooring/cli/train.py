@@ -27,6 +27,8 @@ variables (a hyperparameter of the same name in lower case does for the SAGEMAKE
   MOORING_GRACE_SECONDS          time to save and end after SIGTERM before everything is killed (default 100)
   MOORING_REQUIRE_OBJECTIVE      true: a tuning job's job that never reports its objective metric has failed (false)
   MOORING_TENSORBOARD            true: report(…) also writes TensorBoard's files, into /opt/ml/output/tensorboard
+  MOORING_PROFILE                true or false: whether steps are profiled, whatever profilerconfig.json says
+  MOORING_WATCHES                off, warn or stop: what is done about a loss that is NaN and the like
   SAGEMAKER_CONTAINER_LOG_LEVEL  10 debug, 20 info (default), 30 warning
 
 ready-made programs (image-classification also where only a channel train_lst or an image_shape is given):

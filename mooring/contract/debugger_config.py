@@ -13,6 +13,7 @@ from .config_files import read_object, take
 from .errors import ConfigurationFileError, SettingError
 from .paths import ContainerPaths
 
+PROFILE_VARIABLE = "MOORING_PROFILE"
 DEFAULT_INTERVAL_MS = 500
 # The platform takes 100, 200, 500, 1000, 5000 and 60000; a job elsewhere may ask for anything between.
 LEAST_INTERVAL_MS, MOST_INTERVAL_MS = 100, 60_000
@@ -28,22 +29,35 @@ class ProfilerConfig:
     interval_ms: int = DEFAULT_INTERVAL_MS
 
 
-def read_profiler_config(paths: ContainerPaths) -> ProfilerConfig:
-    """Return how to profile. Without a file: all the time, into output/data, which is always uploaded.
+def read_profiler_config(
+    paths: ContainerPaths, variables: Mapping[str, str], *, by_default: bool = True
+) -> ProfilerConfig:
+    """Return how to profile: whether at all says MOORING_PROFILE, or else the file; without it, `by_default`.
 
-    Raises `ConfigurationFileError`.
+    Without a file profiles go into output/data, which is always uploaded. Raises `ConfigurationFileError`,
+    `SettingError`.
     """
     file = paths.profiler_config_file
+    asked = _asked(variables, PROFILE_VARIABLE)
     content = read_object(file)
     if content is None:
-        return ProfilerConfig(paths.output_data / "profile")
+        return ProfilerConfig(paths.output_data / "profile", by_default if asked is None else asked)
     parameters = take(content, "ProfilingParameters", dict, file, {})
     given = content.get("LocalPath") or parameters.get("LocalPath") or paths.profiler
     if not isinstance(given, (str, Path)):
         raise ConfigurationFileError(file, "LocalPath", f"is {json.dumps(given)}; expected a string")
     is_disabled = _switch(content, "DisableProfiler", file, default=False)
     is_enabled = _switch(parameters, "ProfilerEnabled", file, default=True)
-    return ProfilerConfig(Path(given), is_enabled and not is_disabled, _interval(content, file))
+    is_on = is_enabled and not is_disabled if asked is None else asked
+    return ProfilerConfig(Path(given), is_on, _interval(content, file))
+
+
+def _asked(variables: Mapping[str, str], name: str) -> bool | None:
+    """Return what a variable says, None where it says nothing. Raises `SettingError`."""
+    text = variables.get(name, "")
+    if text and text.lower() not in SWITCHES:
+        raise SettingError(name, text, "true or false")
+    return SWITCHES.get(text.lower())
 
 
 def _interval(content: Mapping[str, Any], file: Path) -> int:
@@ -104,11 +118,9 @@ def tensorboard_directory(paths: ContainerPaths, variables: Mapping[str, str]) -
 
     Raises `ConfigurationFileError`, `SettingError`.
     """
-    asked = variables.get("MOORING_TENSORBOARD", "")
-    if asked and asked.lower() not in SWITCHES:
-        raise SettingError("MOORING_TENSORBOARD", asked, "true or false")
+    asked = _asked(variables, "MOORING_TENSORBOARD")
     content = read_object(paths.tensorboard_config_file)
-    if not SWITCHES.get(asked.lower(), content is not None):
+    if not (content is not None if asked is None else asked):
         return None
     given = take(content or {}, "LocalPath", str, paths.tensorboard_config_file, "")
     return Path(given) if given else paths.tensorboard

@@ -111,7 +111,7 @@ def _output(*command: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
+        return path.read_bytes().decode("ascii").strip()
     except OSError:
         return ""
 

@@ -11,7 +11,7 @@ from mooring.contract.errors import MooringError
 
 from . import codecs, open_inference
 from .errors import PredictionInputError, UnsupportedContentTypeError
-from .images import MODES, decode_image
+from .images import MODES, SCALED, PictureFit, decode_image
 from .media_types import CSV, IMAGE, JSON, JSON_LINES, NPY, NPZ, TEXT, TRITON_BINARY, MediaType, parse
 from .open_inference import TensorRequest, array_of
 
@@ -78,9 +78,10 @@ class Alike(NamedTuple):
 
 @dataclass(frozen=True)
 class InputReader:
-    """Reads request bodies as the inputs of one model."""
+    """Reads request bodies as the inputs of one model; pictures come to its size as `fit` says."""
 
     specs: tuple[InputSpec, ...]
+    fit: PictureFit = SCALED
 
     def read(self, body: bytes, content_type: str) -> Inputs:
         """Return a request's inputs.
@@ -142,7 +143,7 @@ class InputReader:
             return self._tensors(open_inference.decode_request(body, media_type))
         if media_type.is_image and self._image_shape is not None:
             spec = self.specs[0]
-            pixels = decode_image(body, media_type.name, *self._image_shape)
+            pixels = decode_image(body, media_type.name, self._image_shape, self.fit)
             return Inputs({spec.name: pixels[None].astype(spec.dtype)}, is_single=True)
         if media_type.name == TEXT and self._takes_text:
             return self._single(codecs.decode_text(body, media_type))

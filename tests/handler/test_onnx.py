@@ -122,6 +122,54 @@ def test_picture_is_decoded_and_resized_to_what_the_model_takes(tmp_path: Path) 
     assert answer(handler, buffer.getvalue(), content_type="image/png") == [[[18, 18], [18, 18]]]
 
 
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({}, [50, 150]),
+        ({"mooring.picture_fit": "scale"}, [50, 150]),
+        ({"mooring.picture_fit": "crop"}, [80, 120]),
+        ({"mooring.picture_fit": "crop", "mooring.picture_shorter_side": "4"}, [90, 110]),
+    ],
+)
+def test_picture_comes_to_the_models_size_as_its_metadata_say(
+    tmp_path: Path, metadata: dict[str, str], expected: list[int]
+) -> None:
+    """Six columns of 0, 20 and so on, doubled by the model: all are scaled to two, or the middle ones are cut out."""
+    shape = ["n", 1, 2, 2]
+    file = write(tmp_path, [helper.make_node("Add", ["x", "x"], ["y"])], {"x": shape}, {"y": shape})
+    with_metadata(file, metadata)
+    columns = np.tile(np.arange(0, 120, 20, dtype=np.uint8), (2, 1))
+    buffer = io.BytesIO()
+    Image.fromarray(columns).save(buffer, "PNG")
+    (found,) = answer(OnnxHandler.load(file, LoadTerms()), buffer.getvalue(), content_type="image/png")
+    assert np.abs(np.array(found) - expected).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"mooring.picture_fit": "stretch"}, 'mooring.picture_fit is "stretch"; expected scale or crop'),
+        ({"mooring.picture_shorter_side": "0"}, 'mooring.picture_shorter_side is "0"; expected a number of pixels'),
+        ({"mooring.picture_shorter_side": "9" * 99}, "expected a number of pixels"),
+    ],
+)
+def test_metadata_of_pictures_that_cannot_be_used_are_named(
+    tmp_path: Path, metadata: dict[str, str], problem: str
+) -> None:
+    shape = ["n", 1, 2, 2]
+    file = write(tmp_path, [helper.make_node("Add", ["x", "x"], ["y"])], {"x": shape}, {"y": shape})
+    with_metadata(file, metadata)
+    with pytest.raises(ModelLoadError, match=problem):
+        OnnxHandler.load(file, LoadTerms())
+
+
+def with_metadata(file: Path, metadata: dict[str, str]) -> None:
+    """Give a model file metadata of its own."""
+    model = onnx.load(file)
+    helper.set_model_props(model, metadata)
+    onnx.save(model, file)
+
+
 @pytest.mark.parametrize("size", [0, 8, 40])
 def test_truncated_picture_is_the_callers_error(tmp_path: Path, size: int) -> None:
     buffer = io.BytesIO()

@@ -103,6 +103,19 @@ def test_file_that_changes_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
     assert cache.find(file) is None
 
 
+def test_mapped_form_says_of_itself_what_the_file_does(tmp_path: Path) -> None:
+    """How pictures come to a model's size, for one."""
+    (tmp_path / "cache").mkdir(mode=0o700)
+    file = layered_model(tmp_path / "m", 4) / "model.onnx"
+    model = onnx.load(file)
+    helper.set_model_props(model, {"mooring.picture_fit": "crop"})
+    onnx.save(model, file)
+    made = OnnxCache(tmp_path / "cache").make(file)
+    assert made is not None
+    (kept,) = onnx.load(made.path, load_external_data=False).metadata_props
+    assert (kept.key, kept.value) == ("mooring.picture_fit", "crop")
+
+
 def test_cache_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     folder.mkdir()

@@ -6,9 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch.distributed as dist
 import transformers
 import transformers_models
 from training_jobs import Job
+
+from mooring.training.programs import text_classification
 
 hf: Any = transformers
 
@@ -44,6 +48,18 @@ def write_lines(file: Path, rows: Sequence[Any]) -> Path:
 def base_model(path: Path) -> Path:
     """A BERT without a classifier."""
     return transformers_models.bert(path, hf.BertModel, spread=4.0)
+
+
+def fine_tune_here(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Run a job's program in this process, as the only rank; returns the job."""
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(job.base))
+    monkeypatch.setenv("MOORING_ALGORITHM", "text-classification")
+    try:
+        text_classification.main()
+    finally:
+        if dist.is_initialized():  # a rank that fails ends without leaving
+            dist.destroy_process_group()
+    return job
 
 
 def text_job(base: Path, ranks: int = 1, channels: Sequence[str] = (), **hyperparameters: Any) -> Job:

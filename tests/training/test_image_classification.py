@@ -1,35 +1,32 @@
 """The ready-made program on real images: what it needs, what it leaves, and how it says what is wrong."""
 
+import io
 import json
 import re
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pictures import png, write_listed, write_recorded
+from image_jobs import COUNT, LISTED, RECORDED, SETTINGS, answers, classification_job, run_to_its_end, train_here
+from jobs import write_config
+from pictures import packed, png, write_recorded
+from PIL import Image
 from safetensors.torch import load_file
 from training_jobs import Job
 
 from examples.digits.images import load_split, write_channels
+from mooring.artifact.recordio import frame
 from mooring.contract.errors import HyperparameterError
 from mooring.contract.typed import parse_hyperparameters
-from mooring.handler.load import load_handler
-from mooring.handler.protocol import InferenceRequest
-from mooring.handler.resolve import choose_handler
-from mooring.handler.terms import LoadTerms
+from mooring.training.data.images import PictureReader
 from mooring.training.distributed import Group
-from mooring.training.programs.image_classification import check_counts
+from mooring.training.programs.image_classification import check_counts, write_model
+from mooring.training.programs.images.augmentation import Plain, Preparation
 from mooring.training.programs.images.settings import Settings
 
-SETTINGS = {"num_layers": 20, "image_shape": "1,8,8", "num_classes": 2, "mini_batch_size": 8, "epochs": 2}
-LISTED = dict.fromkeys(("train", "validation", "train_lst", "validation_lst"), "application/x-image")
-RECORDED = dict.fromkeys(("train", "validation"), "application/x-recordio")
-COUNT = 16
-PATIENCE_S = 550.0
 # As MXNet's users, and the SDK's own tests of tuning jobs, write them.
 EXPRESSIONS = {
     "train:accuracy": r"Epoch\S* Batch\S*\s.*\saccuracy=(\S+)",
@@ -38,36 +35,6 @@ EXPRESSIONS = {
     "validation:accuracy:epoch": r".*Epoch\[\d+\] Validation-accuracy=(\d+\.\d+)",
     "time": r".*Epoch\[\d+\] Time.*=([.\d]+)",
 }
-
-
-def classification_job(
-    base: Path, ranks: int = 1, channels: Mapping[str, str | None] = LISTED, **hyperparameters: Any
-) -> Job:
-    """A job that has images, if its channels list them."""
-    job = Job.write(base, hyperparameters=SETTINGS | hyperparameters, channels=channels, ranks=ranks)
-    job.variables |= {"MOORING_ALGORITHM": "image-classification", "OMP_NUM_THREADS": "1"}
-    if "train_lst" in channels:
-        for name in ("train", "validation"):
-            write_listed(job.paths.input_data, name, COUNT)
-    return job
-
-
-def run_to_its_end(job: Job) -> tuple[int, str]:
-    """Run a job that exports a model, which takes a minute where others use the cores; returns exit code and output."""
-    run = job.start()
-    with run.process:
-        return run.process.wait(PATIENCE_S), run.output
-
-
-def answers(model: Path, pictures: list[bytes]) -> list[list[float]]:
-    """What our server's handler for a model folder answers to pictures."""
-    handler = load_handler(choose_handler(model, {}), LoadTerms())
-    requests = [InferenceRequest(body, "application/x-image", "application/json", {}) for body in pictures]
-    found = []
-    for answer in handler.respond(requests):
-        assert not isinstance(answer, Exception), answer
-        found.append(json.loads(bytes(answer.body)))
-    return found
 
 
 def values(expression: str, output: str) -> list[float]:
@@ -203,6 +170,47 @@ def test_digits_are_told_apart_and_the_platforms_expressions_find_the_metrics(tm
         "time": 5,
     }
     assert max(found["validation:accuracy"]) >= 0.97
+
+
+@pytest.mark.parametrize("given", [{"resize": 10}, {"resize": 24, "augmentation_type": "crop_color"}])
+def test_served_answers_are_those_that_were_validated_whatever_shape_pictures_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    """Labels are by chance, so the accuracy is that of these very pixels, and of no others."""
+    chance = np.random.default_rng(7)
+    pictures = [photograph(chance) for _ in range(24)]
+    labels = chance.integers(0, 2, len(pictures))
+    for name in ("train", "validation"):
+        records = (packed([label], picture) for label, picture in zip(labels, pictures, strict=True))
+        (tmp_path / "input/data" / name).mkdir(parents=True)
+        (tmp_path / "input/data" / name / "images.rec").write_bytes(b"".join(map(frame, records)))
+    described = {"TrainingInputMode": "File", "ContentType": "application/x-recordio"}
+    write_config(tmp_path, "inputdataconfig.json", dict.fromkeys(("train", "validation"), described))
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    hyperparameters: dict[str, Any] = {"image_shape": "3,8,8", "epochs": 2, "seed": 3} | given
+    network = train_here(tmp_path, **hyperparameters)
+    settings = parse_hyperparameters(Settings, SETTINGS | hyperparameters)
+    (tmp_path / "model").mkdir()
+    write_model(settings, network, ["0", "1"], tmp_path / "model")
+    found = np.array(answers(tmp_path / "model", pictures))
+    rows = (tmp_path / "output/data/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    validated = max(json.loads(row)["validation:accuracy"] for row in rows)
+    assert np.mean(found.argmax(1) == labels) == pytest.approx(validated)
+    preparation = Preparation.of(settings)
+    reader = PictureReader(3, Plain(preparation), preparation.fit.least_side)
+    with torch.no_grad():
+        pixels = torch.stack([reader.pixels(picture, 0) for picture in pictures])
+        expected = torch.softmax(network.eval()(pixels), 1).numpy()
+    assert np.abs(found - expected).max() < 1e-4
+
+
+def photograph(chance: np.random.Generator) -> bytes:
+    """A JPEG of coarse noise, wide or high, large enough to be decoded at a part of its size."""
+    coarse = Image.fromarray(chance.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    width, height = (int(side) for side in chance.integers(12, 200, 2))
+    buffer = io.BytesIO()
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

@@ -24,11 +24,11 @@ from mooring.handler.images import decode_picture
 from mooring.training.export import ExportError, export
 from mooring.training.initial_weights import InitialWeightsError, initial_weights, start_from
 from mooring.training.programs.images.augmentation import Plain, Preparation, Varied, recoloured
+from mooring.training.programs.images.best_epoch import BestEpoch
 from mooring.training.programs.images.objective import Objective, class_weights
 from mooring.training.programs.images.optimizers import make_optimizer, make_schedule
 from mooring.training.programs.images.precision import Precision
 from mooring.training.programs.images.pretrained import begin_with, given_weights
-from mooring.training.programs.images.progress import Progress
 from mooring.training.programs.images.residual_network import LARGE_STAGES, SMALL_DEPTHS, Classifier, ResidualNetwork
 from mooring.training.programs.images.settings import Settings
 from mooring.training.sampler import DataPosition
@@ -150,22 +150,22 @@ def test_rate_is_lowered_after_the_epochs_that_are_named() -> None:
 )
 def test_run_ends_when_accuracy_no_longer_rises(accuracies: list[float], given: dict[str, Any], epochs: int) -> None:
     chosen = settings(**{"early_stopping": True, "early_stopping_min_epochs": 1, "epochs": 5} | given)
-    progress = Progress()
+    best = BestEpoch()
     for epoch, accuracy in enumerate(accuracies, start=1):
-        again = Progress()
-        again.load_state_dict(progress.state_dict())
-        progress = again
-        progress.add(accuracy, epoch, chosen.early_stopping_tolerance)
-        if progress.is_over(chosen, epoch):
+        again = BestEpoch()
+        again.load_state_dict(best.state_dict())
+        best = again
+        best.add(accuracy, epoch, chosen.early_stopping_tolerance)
+        if best.is_over(chosen, epoch):
             break
     assert epoch == epochs
 
 
 def test_best_of_equal_epochs_is_the_last() -> None:
-    progress = Progress()
+    best = BestEpoch()
     for step, accuracy in enumerate([0.1, 0.7, 0.3, 0.7, 0.6], start=1):
-        progress.add(accuracy, step, 0)
-    assert (progress.best, progress.best_step) == (0.7, 4)
+        best.add(accuracy, step, 0)
+    assert (best.accuracy, best.step) == (0.7, 4)
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------

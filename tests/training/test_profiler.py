@@ -18,7 +18,7 @@ from jobs import write_config
 from training_jobs import TIMEOUT_S, Job
 
 from mooring.contract.debugger_config import ProfilerConfig, read_profiler_config
-from mooring.contract.errors import ConfigurationFileError
+from mooring.contract.errors import ConfigurationFileError, SettingError
 from mooring.contract.paths import ContainerPaths
 from mooring.training import Profiler
 from mooring.training.json_lines import read_rows
@@ -97,8 +97,8 @@ def test_time_of_a_phase_within_a_phase_is_the_inner_ones(folder: Path) -> None:
 
 
 def test_step_that_a_loop_is_left_in_counts_and_numbers_go_on(folder: Path) -> None:
-    with Profiler(first_step=100) as profiler:
-        for number in profiler.steps(range(10)):
+    with Profiler() as profiler:
+        for number in profiler.steps(range(10), after=99):
             if number == 3:
                 break
         for _ in profiler.steps(range(2)):
@@ -209,7 +209,7 @@ def test_tool_that_is_missing_or_fails_samples_nothing(tmp_path: Path, monkeypat
 
 
 def test_without_a_file_a_profile_goes_where_it_is_uploaded(tmp_path: Path) -> None:
-    config = read_profiler_config(ContainerPaths(tmp_path))
+    config = read_profiler_config(ContainerPaths(tmp_path), {})
     assert config == ProfilerConfig(tmp_path / "output/data/profile", is_enabled=True, interval_ms=500)
 
 
@@ -226,14 +226,39 @@ def test_without_a_file_a_profile_goes_where_it_is_uploaded(tmp_path: Path) -> N
 )
 def test_platforms_file_is_read(tmp_path: Path, content: dict[str, Any], expected: tuple[bool, int]) -> None:
     write_config(tmp_path, "profilerconfig.json", content)
-    config = read_profiler_config(ContainerPaths(tmp_path))
+    config = read_profiler_config(ContainerPaths(tmp_path), {})
     assert (config.is_enabled, config.interval_ms) == expected
     assert config.directory == tmp_path / "output/profiler"
 
 
+@pytest.mark.parametrize(
+    ("content", "asked", "by_default", "is_enabled"),
+    [
+        (None, "", False, False),
+        (None, "true", False, True),
+        (None, "0", True, False),
+        ({}, "", False, True),
+        ({"DisableProfiler": True}, "on", False, True),
+        ({}, "off", True, False),
+    ],
+)
+def test_variable_comes_before_the_file_and_the_file_before_the_default(
+    tmp_path: Path, content: dict[str, Any] | None, asked: str, by_default: bool, is_enabled: bool
+) -> None:
+    if content is not None:
+        write_config(tmp_path, "profilerconfig.json", content)
+    config = read_profiler_config(ContainerPaths(tmp_path), {"MOORING_PROFILE": asked}, by_default=by_default)
+    assert config.is_enabled is is_enabled
+
+
+def test_variable_that_says_neither_yes_nor_no_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match='MOORING_PROFILE is "perhaps"; expected true or false'):
+        read_profiler_config(ContainerPaths(tmp_path), {"MOORING_PROFILE": "perhaps"})
+
+
 def test_folder_may_stand_among_the_parameters(tmp_path: Path) -> None:
     write_config(tmp_path, "profilerconfig.json", {"ProfilingParameters": {"LocalPath": "/opt/ml/output/profiler"}})
-    assert read_profiler_config(ContainerPaths(tmp_path)).directory == Path("/opt/ml/output/profiler")
+    assert read_profiler_config(ContainerPaths(tmp_path), {}).directory == Path("/opt/ml/output/profiler")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +278,7 @@ def test_garbage_is_named_and_the_run_is_profiled_without_it(
 ) -> None:
     write_config(base, "profilerconfig.json", content)
     with pytest.raises(ConfigurationFileError):
-        read_profiler_config(ContainerPaths(base))
+        read_profiler_config(ContainerPaths(base), {})
     with Profiler() as profiler:
         assert list(profiler.steps([1, 2])) == [1, 2]
     assert "profilerconfig.json" in caplog.text

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import transformers_models
 from safetensors.torch import load_file
-from text_jobs import hf, text_job, texts, write_csv, write_lines
+from text_jobs import fine_tune_here, hf, text_job, texts, write_csv, write_lines
 from training_jobs import Job
 
 from mooring.cli.doctor import diagnose
@@ -22,7 +21,6 @@ from mooring.handler.load import load_handler
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.resolve import choose_handler
 from mooring.handler.terms import LoadTerms
-from mooring.training.programs import text_classification
 from mooring.training.programs.texts.pretrained import PretrainedModelError
 from mooring.training.programs.texts.records import TextDataError
 
@@ -33,17 +31,7 @@ EXPORTED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_con
 def fine_tune(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a job's program in this process, as a rank does; returns the job."""
 
-    def run(job: Job) -> Job:
-        monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(job.base))
-        monkeypatch.setenv("MOORING_ALGORITHM", "text-classification")
-        try:
-            text_classification.main()
-        finally:
-            if dist.is_initialized():  # a rank that fails ends without leaving
-                dist.destroy_process_group()
-        return job
-
-    return run
+    return lambda job: fine_tune_here(job, monkeypatch)
 
 
 def reported(job: Job, name: str) -> dict[int, float]:

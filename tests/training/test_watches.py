@@ -11,7 +11,7 @@ from torch import nn
 from training_jobs import Job
 
 from mooring.contract.debugger_config import DebugHookConfig, read_debug_hook_config
-from mooring.contract.errors import ConfigurationFileError
+from mooring.contract.errors import ConfigurationFileError, SettingError
 from mooring.contract.paths import ContainerPaths
 from mooring.training.watch_rules import ActivationRule, GradientRule, LossRule
 from mooring.training.watch_settings import OnTrouble, WatchSettingError, WatchSettings
@@ -281,3 +281,23 @@ def test_nan_on_one_rank_is_warned_of_by_the_first_and_all_go_on(tmp_path: Path)
     assert code == 0, output
     assert output.count("The loss is nan at step 8. (On rank 1.)") == 1
     assert output.count("WELL") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [("", OnTrouble.WARN), ("Stop", OnTrouble.STOP), ("warn", OnTrouble.WARN)]
+)
+def test_variable_comes_before_code(monkeypatch: pytest.MonkeyPatch, asked: str, expected: OnTrouble) -> None:
+    monkeypatch.setenv("MOORING_WATCHES", asked)
+    assert Watches(nn.Linear(1, 1), on_trouble="warn").settings.on_trouble is expected
+
+
+def test_variable_turns_watches_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOORING_WATCHES", "off")
+    with Watches(nn.Linear(1, 1), on_trouble="stop", every=1) as watches:
+        watches.look(math.nan)
+
+
+def test_variable_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOORING_WATCHES", "true")
+    with pytest.raises(SettingError, match='MOORING_WATCHES is "true"; expected off, warn, stop'):
+        Watches(nn.Linear(1, 1))

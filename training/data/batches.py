@@ -124,7 +124,7 @@ class Batches:
         self._options = options
         self.is_exhausted = False
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Generator[Any, None, None]:
         self.is_exhausted = False
         batches = self._loaded()
         try:

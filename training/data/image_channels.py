@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from mooring.contract.channels import Channel, InputMode, require_channel
 from mooring.contract.errors import UserCodeError
-from mooring.handler.media_types import JSON_LINES, MediaType, parse
+from mooring.handler.media_types import JSON_LINES, parse
 
+from .formats import RECORD_IO
 from .image_files import MANIFEST_PATTERNS, images_by_folder, images_of_manifest, listed_images
 from .image_labels import LabelForm
 from .image_records import RECORD_PATTERN, ImageRecords
@@ -15,7 +16,6 @@ from .images import ImageSource
 
 logger = logging.getLogger(__name__)
 
-RECORD_IO = "application/x-recordio"
 LIST_CHANNEL = "{}_lst"
 LABEL_FORMAT = "label-format"
 LABEL_FORMATS = ("multi-hot", "class-id")
@@ -39,9 +39,9 @@ def open_images(
     """
     channel = require_channel(channels, name)
     if channel.mode is InputMode.PIPE:
-        raise ImageChannelError(name, "comes in Pipe mode, which gives each image once; expected File or FastFile mode")
+        raise ImageChannelError(name, "comes in Pipe mode, where images cannot be reached by number")
     media_type = parse(channel.content_type or "")
-    form = replace(form, lists_classes=_lists_classes(name, media_type))
+    form = form_of(channel, form)
     images: ImageSource
     if media_type.name == RECORD_IO or (LIST_CHANNEL.format(name) not in channels and _holds(channel, RECORD_PATTERN)):
         images = ImageRecords.open(channel.path, form)
@@ -55,12 +55,16 @@ def open_images(
     return images
 
 
-def _lists_classes(name: str, media_type: MediaType) -> bool:
-    """Whether several labels of an image are the numbers of its classes, as Ground Truth writes them."""
-    given = media_type.parameters.get(LABEL_FORMAT, LABEL_FORMATS[0])
+def form_of(channel: Channel, form: LabelForm) -> LabelForm:
+    """Return how a channel's labels are written: several may be the numbers of classes, as Ground Truth writes them.
+
+    Raises `ImageChannelError`.
+    """
+    given = parse(channel.content_type or "").parameters.get(LABEL_FORMAT, LABEL_FORMATS[0])
     if given not in LABEL_FORMATS:
-        raise ImageChannelError(name, f'has the {LABEL_FORMAT} "{given}"; expected {" or ".join(LABEL_FORMATS)}')
-    return given == LABEL_FORMATS[1]
+        problem = f'has the {LABEL_FORMAT} "{given}"; expected {" or ".join(LABEL_FORMATS)}'
+        raise ImageChannelError(channel.name, problem)
+    return replace(form, lists_classes=given == LABEL_FORMATS[1])
 
 
 def _holds(channel: Channel, *patterns: str) -> bool:

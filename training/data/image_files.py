@@ -142,12 +142,13 @@ def _of_manifest(line: str, folder: Path, form: LabelForm, names: dict[int, str]
         held = ", ".join(entry) or "nothing"
         raise LabelError(f"holds {held}; expected source-ref, one attribute with the label, and that one's metadata")
     file = _downloaded(str(entry[references[0]]), folder)
-    numbers = _label_numbers(entry[attributes[0]])
+    numbers = label_numbers(entry[attributes[0]])
     _learn_names(entry.get(attributes[0] + METADATA_SUFFIX), numbers, names)
     return file, form.read(numbers)
 
 
-def _label_numbers(label: Any) -> list[float]:
+def label_numbers(label: Any) -> list[float]:
+    """Return the numbers that an attribute of a manifest holds. Raises `LabelError`."""
     try:
         return [float(number) for number in (label if isinstance(label, list) else [label])]
     except (TypeError, ValueError) as error:

@@ -32,10 +32,10 @@ REMEDY = "Pack the images again, without this one if its original is damaged, to
 class RecordedLabelError(UserCodeError):
     """A record whose label cannot be used."""
 
-    def __init__(self, file: Path, record: int, problem: str) -> None:
-        self.file = file
+    def __init__(self, file: Path | str, record: int, problem: str, unit: str = "record") -> None:
+        self.file = str(file)
         self.record = record
-        super().__init__(f"{file}, record {record}: {problem}.")
+        super().__init__(f"{file}, {unit} {record}: {problem}.")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Pixels stay bytes until they are on the device: a quarter of what workers would 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -64,33 +65,44 @@ class Sample(NamedTuple):
     label: Any
 
 
-class LabelledImages(Dataset[Sample | ImageError]):
-    """The images of a source, prepared. One that cannot be used is an error among the samples, for `batches` to raise.
+@dataclass(frozen=True)
+class PictureReader:
+    """Makes of an encoded picture what a network takes.
 
     A JPEG may come smaller, with `least_side` pixels or more on its shorter side.
     """
 
-    def __init__(self, source: ImageSource, channels: int, prepare: Prepare, *, least_side: int | None = None) -> None:
+    channels: int
+    prepare: Prepare
+    least_side: int | None = None
+
+    def pixels(self, body: bytes, index: int) -> torch.Tensor:
+        """Return the pixels of image `index`. Raises `BodyDecodeError`."""
+        picture = decode_picture(body, CONTENT_TYPE, self.channels, least_side=self.least_side)
+        prepared = self.prepare(picture, index)
+        return torch.from_numpy(np.require(prepared, requirements="W"))  # a view of a picture cannot be written to
+
+
+class LabelledImages(Dataset[Sample | ImageError]):
+    """The images of a source. One that cannot be used is an error among the samples, for `batches` to raise."""
+
+    def __init__(self, source: ImageSource, reader: PictureReader) -> None:
         self.source = source
-        self.channels = channels
-        self.prepare = prepare
-        self.least_side = least_side
+        self.reader = reader
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Sample | ImageError:
         try:
-            body = self.source.read(index)
-            picture = decode_picture(body, CONTENT_TYPE, self.channels, least_side=self.least_side)
+            pixels = self.reader.pixels(self.source.read(index), index)
         except BodyDecodeError as error:
             return self.source.error(index, error.problem)
         except OSError as error:
             return self.source.error(index, f"it cannot be read: {error.strerror}")
         except ImageError as error:
             return error
-        pixels = np.require(self.prepare(picture, index), requirements="W")  # a view of a picture cannot be written to
-        return Sample(torch.from_numpy(pixels), self.source.labels[index])
+        return Sample(pixels, self.source.labels[index])
 
 
 def collate(samples: list[Sample | ImageError]) -> Sample | ImageError:

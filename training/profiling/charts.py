@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from mooring.training.data.progress import time_text
+
 WIDTH, HEIGHT = 1000, 100
 # A line is broken where nothing was sampled for so many times the usual distance.
 GAP = 5.0
@@ -129,12 +131,7 @@ def duration(seconds: float) -> str:
     >>> duration(0), duration(42.4), duration(75), duration(3 * 3600 + 60)
     ('0 s', '42.4 s', '1 min 15 s', '3 h 1 min')
     """
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds:.3g} s" if seconds < 60 else time_text(seconds)
 
 
 def nice_top(value: float) -> float:

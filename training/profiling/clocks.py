@@ -28,9 +28,7 @@ class Clock(Protocol):
 class ProcessClock:
     """Time as the process sees it: right where work is done when a call returns, as on a CPU."""
 
-    def mark(self) -> float:
-        """Return a mark of now."""
-        return time.perf_counter()
+    mark = staticmethod(time.perf_counter)  # asked a dozen times a step
 
     def is_passed(self, mark: float) -> bool:
         """Say so: now is always passed."""

@@ -3,8 +3,7 @@
 import logging
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -40,15 +39,16 @@ class Profiler:
 
     The wait for a batch is the phase "data"; what is in no phase is "other". A phase may hold another, whose time then
     counts as the other's only. `directory` comes before the configuration's. Use it from one thread. Nothing of it ends
-    the run, whatever happens to its files.
+    the run, whatever happens to its files. MOORING_PROFILE turns it on or off, or else the configuration does; where
+    neither says, it is on, unless `by_default` is False.
     """
 
-    def __init__(self, directory: Path | None = None, *, first_step: int = 1) -> None:
+    def __init__(self, directory: Path | None = None, *, by_default: bool = True) -> None:
         variables = process_variables()
         paths = ContainerPaths.from_variables(variables)
         self._rank = int(variables.get("RANK", "0"))
         self._local_ranks = int(variables.get("LOCAL_WORLD_SIZE", "1"))
-        config = _config(paths)
+        config = _config(paths, variables, by_default=by_default)
         if directory is not None:
             config = ProfilerConfig(directory, config.is_enabled, config.interval_ms)
         facts = {
@@ -59,16 +59,25 @@ class Profiler:
             "job": variables.get("TRAINING_JOB_NAME") or "training job",
         }
         self._recorder = Recorder(paths, config, facts)
-        self._next_step = first_step
+        self._next_step = 1
+        self._mark: Callable[[], Any] = time.perf_counter
         self._parts: list[tuple[str, Any]] = []  # of the step that runs
-        self._names: list[str] = []  # of the phases that are open
+        self._phases: dict[str, _Phase] = {}
+        self._open: list[tuple[str, float | None]] = []  # phases, and when they began, for those between steps
 
-    def steps(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches. A step is the wait for one, and what the loop does with it."""
+    def steps(self, batches: Iterable[T], *, after: int | None = None) -> Iterator[T]:
+        """Yield the batches. A step is the wait for one, and what the loop does with it.
+
+        Steps are numbered on and on, or from the one after step `after`.
+        """
+        if after is not None:
+            self._next_step = after + 1
         if not self._recorder.is_on:
-            yield from batches
+            for batch in batches:  # not `yield from`, which would close an iterator that the loop goes on with later
+                yield batch
             return
         self._recorder.clock = self._recorder.clock or clock_here()
+        self._mark = self._recorder.clock.mark
         try:
             self._begin_step()
             for batch in batches:
@@ -81,41 +90,40 @@ class Profiler:
             if self._parts:
                 self._end_step()  # the loop was left within it
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> "_Phase":
         """Time a part of a step under a name of your own; between steps, something such as "validation"."""
-        if not self._parts:
-            began = time.perf_counter()
-            try:
-                yield
-            finally:
-                if self._recorder.is_on:
-                    self._recorder.outside.append((name, time.perf_counter() - began))
-            return
-        self._names.append(name)
-        self._to(name)
-        try:
-            yield
-        finally:
-            self._names.pop()
-            if self._parts:
-                self._to(self._names[-1] if self._names else OTHER)
+        phase = self._phases.get(name)
+        if phase is None:
+            phase = self._phases[name] = _Phase(self, name)
+        return phase
+
+    def _enter(self, name: str) -> None:
+        if self._parts:
+            self._open.append((name, None))
+            self._to(name)
+        else:
+            self._open.append((name, time.perf_counter()))
+
+    def _leave(self) -> None:
+        name, began = self._open.pop()
+        if began is not None:
+            if self._recorder.is_on:
+                self._recorder.outside.append((name, time.perf_counter() - began))
+        elif self._parts:
+            outer, outer_began = self._open[-1] if self._open else (OTHER, None)
+            self._to(outer if outer_began is None else OTHER)
 
     def _begin_step(self) -> None:
         self._began_at = self._recorder.time.now()
         self._to(DATA)
 
     def _to(self, name: str) -> None:
-        clock = self._recorder.clock
-        assert clock is not None
-        self._parts.append((name, clock.mark()))
+        self._parts.append((name, self._mark()))
 
     def _end_step(self) -> None:
-        clock = self._recorder.clock
-        assert clock is not None
         parts, self._parts = self._parts, []
         if self._recorder.is_on:
-            self._recorder.done.append(MarkedStep(self._next_step, self._began_at, tuple(parts), clock.mark()))
+            self._recorder.done.append(MarkedStep(self._next_step, self._began_at, parts, self._mark()))
         self._next_step += 1
 
     def __enter__(self) -> Self:
@@ -135,10 +143,26 @@ class Profiler:
             logger.warning("The profile's report could not be made, training goes on: %s", error)
 
 
-def _config(paths: ContainerPaths) -> ProfilerConfig:
-    """Return how to profile; as without a file if that cannot be used."""
+class _Phase:
+    """A phase by its name, entered again in each step: a generator around each would cost as much again."""
+
+    __slots__ = ("_name", "_profiler")
+
+    def __init__(self, profiler: Profiler, name: str) -> None:
+        self._profiler = profiler
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._profiler._enter(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        self._profiler._leave()
+
+
+def _config(paths: ContainerPaths, variables: Mapping[str, str], *, by_default: bool) -> ProfilerConfig:
+    """Return how to profile; if the file cannot be used, into the folder there is without one."""
     try:
-        return read_profiler_config(paths)
+        return read_profiler_config(paths, variables, by_default=by_default)
     except ConfigurationFileError as error:
         config = ProfilerConfig(paths.output_data / "profile")
         logger.warning("Profiling as if there were no configuration, into %s: %s", config.directory, error)

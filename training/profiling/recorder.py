@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mooring.contract.debugger_config import ProfilerConfig, read_profiler_config
+from mooring.contract.environment import process_variables
 from mooring.contract.errors import ConfigurationFileError
 from mooring.contract.paths import ContainerPaths
 from mooring.training.json_lines import append_row
@@ -172,7 +173,7 @@ class Recorder:
             return
         self._seen_config = stamp
         try:
-            config = read_profiler_config(self._paths)
+            config = read_profiler_config(self._paths, process_variables())
         except ConfigurationFileError as error:
             self._say(f"Profiling goes on as before: {error}")
             return

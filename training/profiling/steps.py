@@ -1,9 +1,11 @@
 """Steps and what they are made of: times that a loop leaves behind, folded into one record for each stretch of time."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from heapq import nlargest
+from typing import Any, NamedTuple
 
 from .clocks import Clock
 
@@ -12,24 +14,25 @@ DATA, OTHER = "data", "other"
 SLOWEST_KEPT = 3
 # Times are kept in classes this wide, so that percentiles of a million steps need a few hundred numbers.
 CLASS_WIDTH = 1.02
+CLASS_LOG = math.log(CLASS_WIDTH)
 
 
-@dataclass(frozen=True)
-class MarkedStep:
+class MarkedStep(NamedTuple):
     """A step that a loop has done: where each part of it began, and where it ended, as marks of a clock."""
 
     number: int
     at: float  # the run's time, in seconds since the epoch
-    parts: tuple[tuple[str, Any], ...]
+    parts: Sequence[tuple[str, Any]]
     end: Any
 
     def timed(self, clock: Clock) -> "TimedStep":
         """Return it with times, once its end has been passed. What is in no phase is "other"."""
         phases: dict[str, float] = {}
-        ends = [mark for _, mark in self.parts[1:]] + [self.end]
-        for (name, begin), end in zip(self.parts, ends, strict=True):
+        end = self.end
+        for name, begin in reversed(self.parts):
             phases[name] = phases.get(name, 0.0) + clock.seconds(begin, end)
-        return TimedStep(self.number, self.at, phases)
+            end = begin
+        return TimedStep(self.number, self.at, dict(reversed(phases.items())))
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,11 @@ def stretch(steps: Iterable[TimedStep]) -> dict[str, Any]:
     """Return a record of steps that came one after the other, at least one."""
     steps = list(steps)
     phases: dict[str, float] = {}
-    classes: dict[int, int] = {}
     for step in steps:
         for name, seconds in step.phases.items():
             phases[name] = phases.get(name, 0.0) + seconds
-        classes[time_class(step.seconds)] = classes.get(time_class(step.seconds), 0) + 1
-    slowest = sorted(steps, key=lambda step: -step.seconds)[:SLOWEST_KEPT]
+    classes = Counter(time_class(step.seconds) for step in steps)
+    slowest = nlargest(SLOWEST_KEPT, steps, key=lambda step: step.seconds)
     return {
         "kind": "steps",
         "at": round(steps[0].at, 3),
@@ -72,7 +74,7 @@ def stretch(steps: Iterable[TimedStep]) -> dict[str, Any]:
 
 def time_class(seconds: float) -> int:
     """Return the class that a time falls into."""
-    return round(math.log(max(seconds, 1e-9), CLASS_WIDTH))
+    return round(math.log(max(seconds, 1e-9)) / CLASS_LOG)
 
 
 def class_seconds(index: int) -> float:

@@ -7,6 +7,7 @@ published one. Also the example of how to write a program: `main` and `train` ar
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,40 +15,36 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader, Subset
 
 from mooring.contract.environment import TrainingEnvironment, process_variables
 from mooring.contract.errors import HyperparameterError
-from mooring.contract.resources import usable_cpus
 from mooring.contract.typed import hyperparameters
 from mooring.training.checkpoint import Checkpointer
-from mooring.training.data.image_channels import ImageChannelError, open_images
-from mooring.training.data.image_labels import LabelForm
-from mooring.training.data.images import ImageSource, LabelledImages, Prepare, batches, collate
+from mooring.training.data.image_channels import ImageChannelError
 from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
 from mooring.training.export import export
 from mooring.training.generators import seed_generators
+from mooring.training.profiling.profiler import Profiler
 from mooring.training.retention import Best, Retention
-from mooring.training.sampler import DataPosition, GlobalBatchSampler, data_loader
+from mooring.training.sampler import DataPosition
 from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
 
-from .images.augmentation import Plain, Preparation, Varied
+from .images.augmentation import Preparation
+from .images.best_epoch import BestEpoch
+from .images.loaders import VALIDATION, ImageBatches, ImageLoaders
 from .images.log_lines import EpochLog
 from .images.objective import Objective, Tally
 from .images.optimizers import make_optimizer, make_schedule
 from .images.precision import Precision
 from .images.pretrained import Weights, begin_with, given_weights
-from .images.progress import Progress
 from .images.residual_network import Classifier, ResidualNetwork
 from .images.settings import Settings
+from .watching import watches_of_job
 
 logger = logging.getLogger(__name__)
 
-# Below this many pixels an image is decoded faster than it is handed over from a worker.
-WORKERS_PIXELS = 64 * 64
-VALIDATION_BATCH = 256
-EXAMPLES = 2  # images that exported and trained model are compared on
+EXAMPLES = 2  # made-up images that exported and trained model are compared on
 KEEP = Retention(last=2, best=Best.HIGHEST)
 
 
@@ -57,21 +54,17 @@ def main() -> None:
     environment = TrainingEnvironment.load(process_variables())
     settings.tell_what_has_no_effect()
     weights = given_weights(settings, environment.channels)
-    form = LabelForm(settings.num_classes, settings.multi_label)
-    position = DataPosition()
-    preparation = Preparation(settings.shape, settings.resize, settings.augmentation_type)
-    source = open_images(environment.channels, "train", form)
-    images = labelled(source, preparation, Varied(preparation, settings.seed, position))
-    held_out_source = open_images(environment.channels, "validation", form, source.class_names)
-    held_out = labelled(held_out_source, preparation, Plain(preparation))
     with process_group() as group:
         batch_size = settings.mini_batch_size * len(environment.cluster.hosts)
-        check_replicated(environment.cluster.current_host, train=len(images), validation=len(held_out))
-        check_counts(settings, len(images), batch_size, group)
+        position, loaders = DataPosition(), ImageLoaders(settings, environment.channels, group)
+        images = loaders.training(batch_size, position)
+        held_out = loaders.held_out(images.class_names)
+        check_replicated(environment.cluster.current_host, train=images.count, validation=held_out.count)
+        check_counts(settings, images.count, batch_size, group)
         seed_generators(settings.seed, group.rank)
         network = train(settings, group, batch_size, position, images, held_out, weights)
         if group.rank == 0:
-            write_model(settings, network, held_out, environment.paths.model)
+            write_model(settings, network, images.class_names, environment.paths.model)
 
 
 def train(
@@ -79,58 +72,67 @@ def train(
     group: Group,
     batch_size: int,
     position: DataPosition,
-    images: LabelledImages,
-    held_out: LabelledImages,
+    images: ImageBatches,
+    held_out: ImageBatches,
     weights: Weights | None,
 ) -> ResidualNetwork:
     """Train from the newest checkpoint until the run is over, or told to stop; returns the best epoch's network."""
     precision = Precision.of(settings.precision_dtype, group.device)
-    objective = Objective.of(settings, images.source.labels)
-    progress = Progress()
+    objective = Objective.of(settings, None if images.source is None else images.source.labels)
+    best = BestEpoch()
     model = build(settings, group, weights)
     optimizer = make_optimizer(settings, model.parameters())
     scheduler = make_schedule(settings, optimizer)
-    state = TrainingState(model, optimizer, scheduler, position, scaler=precision.scaler, progress=progress)
-    sampler = GlobalBatchSampler(
-        len(images), batch_size, position, seed=settings.seed, rank=group.rank, world_size=group.world_size
-    )
-    loader = data_loader(images, sampler, collate_fn=collate, num_workers=workers(settings, group))
-    with StopRequest() as stop, Checkpointer(state, keep=KEEP) as checkpoints:
+    state = TrainingState(model, optimizer, scheduler, position, scaler=precision.scaler, progress=best)
+    with (
+        StopRequest() as stop,
+        Checkpointer(state, keep=KEEP) as checkpoints,
+        Profiler(by_default=False) as profiler,
+        watches_of_job(model, precision.scaler) as watches,
+    ):
         checkpoints.resume()
         is_stopping = False
-        while not is_stopping and not progress.is_over(settings, position.epoch):
+        while not is_stopping and not best.is_over(settings, position.epoch):
             log = EpochLog(position.epoch, position.consumed // batch_size, batch_size, objective, group.device)
             model.train()
-            for pixels, labels in batches(loader):
+            for pixels, labels in profiler.steps(images, after=state.step):
                 answers = labels.to(group.device)
-                with precision.autocast():
-                    logits = model(pixels.to(group.device))
-                loss = objective.loss(logits.float(), answers)
-                optimizer.zero_grad()
-                # DDP averages over ranks, whose shares may differ by one image; this makes it the batch's mean.
-                torch.autograd.backward(precision.scaler.scale(loss * group.world_size / batch_size))
-                precision.scaler.step(optimizer)
-                precision.scaler.update()
+                with profiler.phase("forward"):
+                    with precision.autocast():
+                        logits = model(pixels.to(group.device))
+                    loss = objective.loss(logits.float(), answers)
+                with profiler.phase("backward"):
+                    optimizer.zero_grad()
+                    # DDP averages over ranks, whose shares may differ by one image; this makes it the batch's mean.
+                    mean = loss * group.world_size / batch_size
+                    torch.autograd.backward(precision.scaler.scale(mean))
+                watches.look(mean, state.step + 1)
+                with profiler.phase("optimizer"):
+                    precision.scaler.step(optimizer)
+                    precision.scaler.update()
                 state.step += 1
                 position.consumed += batch_size
                 log.add(logits, answers, loss)
                 is_stopping = stop.agreed()
                 if is_stopping:
                     break
-            if not sampler.is_exhausted:  # told to stop within an epoch, which is not measured then
+            with profiler.phase("validation"):
+                measured = measure(group, model, held_out, objective) if images.is_exhausted else {}
+            if not measured:  # told to stop within the epoch, which is gone on with, or measured, by the next run
+                stop.agree()
                 checkpoints.save()
                 break
             position.epoch, position.consumed = position.epoch + 1, 0
             scheduler.step()
-            measured = measure(settings, group, model, held_out, objective)
-            progress.add(measured["accuracy"], state.step, settings.early_stopping_tolerance)
+            best.add(measured["accuracy"], state.step, settings.early_stopping_tolerance)
             started = time.perf_counter()
-            if is_checkpoint_due(settings, state.step, position.epoch, progress):
-                checkpoints.save(metric=measured["accuracy"])
+            if is_checkpoint_due(settings, state.step, position.epoch, best):
+                with profiler.phase("checkpoint"):
+                    checkpoints.save(metric=measured["accuracy"])
             log.tell(state.step, measured, checkpoint_ms=1000 * (time.perf_counter() - started))
         checkpoints.wait()
-        if progress.best_step not in (0, state.step):
-            checkpoints.resume(at_most=progress.best_step)  # what is exported is the best there was
+        if best.step not in (0, state.step):
+            checkpoints.resume(at_most=best.step)  # what is exported is the best there was
     network = unwrapped(model)
     assert isinstance(network, ResidualNetwork)
     return network
@@ -145,53 +147,59 @@ def build(settings: Settings, group: Group, weights: Weights | None) -> nn.Modul
 
 
 @torch.no_grad()
-def measure(
-    settings: Settings, group: Group, model: nn.Module, held_out: LabelledImages, objective: Objective
-) -> dict[str, float]:
-    """Return accuracy and loss on the validation images, of which each rank judges some."""
+def measure(group: Group, model: nn.Module, held_out: ImageBatches, objective: Objective) -> dict[str, float]:
+    """Return accuracy and loss on the validation images, of which each rank judges some; empty if told to stop."""
     share_buffers(model)
     network = unwrapped(model).eval()
-    mine = Subset(held_out, range(group.rank, len(held_out), group.world_size))
-    count = workers(settings, group)
     tally = Tally(objective, group.device)
-    for pixels, labels in batches(DataLoader(mine, VALIDATION_BATCH, collate_fn=collate, num_workers=count)):
+    for pixels, labels in held_out:
         answers = labels.to(group.device)
         logits = network(pixels.to(group.device))
         tally.add(logits, answers, objective.loss(logits, answers))
-    return tally.of_all_ranks()
+    were_all_judged = torch.tensor(int(held_out.is_exhausted), device=group.device)
+    dist.all_reduce(were_all_judged, dist.ReduceOp.MIN)
+    if not were_all_judged:
+        return {}
+    measured = tally.of_all_ranks()
+    if not measured:
+        raise ImageChannelError(VALIDATION, "came to its end without an image")
+    return measured
 
 
-def is_checkpoint_due(settings: Settings, step: int, epoch: int, progress: Progress) -> bool:
+def is_checkpoint_due(settings: Settings, step: int, epoch: int, best: BestEpoch) -> bool:
     """Whether a checkpoint is saved after an epoch: each, or every so many; the best and the last in any case."""
     is_turn = epoch % (settings.checkpoint_frequency or 1) == 0
-    return is_turn or progress.best_step == step or progress.is_over(settings, epoch)
+    return is_turn or best.step == step or best.is_over(settings, epoch)
 
 
-def write_model(settings: Settings, network: ResidualNetwork, held_out: LabelledImages, directory: Path) -> None:
+def write_model(settings: Settings, network: ResidualNetwork, class_names: Sequence[str], directory: Path) -> None:
     """Write what serves as it is: probabilities from pixels."""
-    some = Subset(held_out, [index % len(held_out) for index in range(EXAMPLES)])
-    example, _ = next(batches(DataLoader(some, EXAMPLES, collate_fn=collate)))
+    chance = torch.Generator().manual_seed(settings.seed)
+    example = torch.randint(0, 256, (EXAMPLES, *settings.shape), generator=chance).float()
     texts = {name: str(value) for name, value in asdict(settings).items()}
     classifier, simplified = (
         Classifier(each, is_multi_label=settings.multi_label) for each in (network, network.folded())
     )
-    names, weights = held_out.source.class_names, network.state_dict()
-    export(classifier, example.float(), names, directory, texts, weights=weights, simplified=simplified)
+    export(
+        classifier,
+        example,
+        class_names,
+        directory,
+        texts,
+        weights=network.state_dict(),
+        simplified=simplified,
+        metadata=Preparation.of(settings).fit.metadata(),
+    )
 
 
-def labelled(source: ImageSource, preparation: Preparation, prepare: Prepare) -> LabelledImages:
-    """Return a source's images as the network takes them."""
-    channels, _, _ = preparation.image_shape
-    return LabelledImages(source, channels, prepare, least_side=preparation.least_side)
-
-
-def check_counts(settings: Settings, images: int, batch_size: int, group: Group) -> None:
-    """Compare the settings with the images and the ranks there are. Raises `HyperparameterError`."""
-    if not group.world_size <= batch_size <= images:
-        least, most = group.world_size, images
-        problem = f"{batch_size} in all; expected {least} (the ranks) to {most} (the training images) in all"
+def check_counts(settings: Settings, images: int | None, batch_size: int, group: Group) -> None:
+    """Compare the settings with the images, if they can be counted, and the ranks. Raises `HyperparameterError`."""
+    most = batch_size if images is None else images
+    if not group.world_size <= batch_size <= most:
+        limits = f"expected {group.world_size} (the ranks) to {most} (the training images) in all"
+        problem = f"{batch_size} in all; {limits}"
         raise HyperparameterError([f"Hyperparameter 'mini_batch_size' is {settings.mini_batch_size}, {problem}."])
-    if settings.num_training_samples not in (None, images):
+    if images is not None and settings.num_training_samples not in (None, images):
         logger.warning(
             "num_training_samples is %d, but there are %d training images; all of them are used",
             settings.num_training_samples,
@@ -199,8 +207,11 @@ def check_counts(settings: Settings, images: int, batch_size: int, group: Group)
         )
 
 
-def check_replicated(host: str, **images: int) -> None:
-    """Compare how many images each host has: all have to have all. Raises `ImageChannelError` on all ranks."""
+def check_replicated(host: str, **images: int | None) -> None:
+    """Compare how many images each host has: all have to have all, but for what comes through a pipe.
+
+    Raises `ImageChannelError` on all ranks.
+    """
     found: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(found, (host, images))
     for name in images:
@@ -211,13 +222,6 @@ def check_replicated(host: str, **images: int) -> None:
                 f"holds other images on other hosts ({shown}); its S3DataDistributionType has to be FullyReplicated"
             )
             raise ImageChannelError(name, problem)
-
-
-def workers(settings: Settings, group: Group) -> int:
-    """Return how many processes decode images for this rank."""
-    _, height, width = settings.shape
-    ranks = int(process_variables().get("LOCAL_WORLD_SIZE", group.world_size))
-    return 0 if height * width <= WORKERS_PIXELS else max(1, usable_cpus() // ranks)
 
 
 if __name__ == "__main__":

@@ -24,21 +24,24 @@ from mooring.training.checkpoint import Checkpointer
 from mooring.training.distributed import Group, prepare, process_group, share_buffers, unwrapped
 from mooring.training.generators import seed_generators
 from mooring.training.metrics import report
+from mooring.training.profiling.profiler import Profiler
 from mooring.training.retention import Retention
 from mooring.training.sampler import DataPosition, GlobalBatchSampler, data_loader
 from mooring.training.state import TrainingState
 from mooring.training.stop import StopRequest
 
+from .texts.best_step import BestStep, better
+from .texts.channels import TRAIN, VALIDATION, check_channels, labelled_texts, split
 from .texts.labels import Labels
 from .texts.network import freeze, make_optimizer
 from .texts.order import LengthGroupedSampler
+from .texts.pace import Pace
 from .texts.pretrained import Pretrained, pretrained_folder
-from .texts.progress import Pace, Progress, better
-from .texts.records import TRAIN, VALIDATION, check_channels, labelled_texts, split
 from .texts.schedule import Schedule
 from .texts.scores import Scores, loss_of
 from .texts.settings import Metric, Settings, metric_of
 from .texts.tokens import Batch, TokenizedTexts, tokenize
+from .watching import watches_of_job
 
 PROGRAMS = "mooring.training.programs"
 logger = logging.getLogger(f"{PROGRAMS}.text_classification")  # as a program its own name is __main__
@@ -71,10 +74,10 @@ def main() -> None:
         with pretrained_folder(channels, settings, group) as folder:
             pretrained = Pretrained.read(folder)
             max_length = pretrained.max_length(settings.max_length)
-            texts = labelled_texts(channels[TRAIN], settings)
+            texts = labelled_texts(channels[TRAIN], settings, group)
             labels = Labels.of(texts, settings, pretrained.labels)
             if VALIDATION in channels:
-                held_out = labelled_texts(channels[VALIDATION], settings)
+                held_out = labelled_texts(channels[VALIDATION], settings, group)
             else:
                 texts, held_out = split(texts, settings)
             schedule = Schedule.of(settings, len(texts), group.world_size)
@@ -95,47 +98,60 @@ def train(run: Run, network: nn.Module, data: TokenizedTexts, held_out: Tokenize
     model = prepare(network.train(), group, example)
     optimizer, scheduler = make_optimizer(network, settings, schedule)
     scaler = torch.amp.GradScaler(group.device.type, enabled=settings.computes_in == "float16")
-    position, progress = DataPosition(), Progress(better(run.metric))
-    state = TrainingState(model, optimizer, scheduler, position, scaler=scaler, progress=progress)
+    position, best = DataPosition(), BestStep(better(run.metric))
+    state = TrainingState(model, optimizer, scheduler, position, scaler=scaler, progress=best)
     sampler = make_sampler(run, data, position)
     batches = endless(data_loader(data, sampler, collate_fn=data.in_parts(settings.gradient_accumulation_steps)))
     losses: list[torch.Tensor] = []
     keep = Retention(settings.keep_checkpoints, best=better(run.metric))
-    with StopRequest() as stop, Checkpointer(state, keep=keep) as checkpoints:
+    with (
+        StopRequest() as stop,
+        Checkpointer(state, keep=keep) as checkpoints,
+        Profiler(by_default=False) as profiler,
+        watches_of_job(model, scaler) as watches,
+    ):
         checkpoints.resume()
         pace, is_stopping = Pace(state.step), False
         while not is_stopping:
-            if schedule.evaluates_after(state.step) and progress.judged < state.step:
-                scores = judge(run, model, held_out) if len(held_out) else {}
+            if schedule.evaluates_after(state.step) and best.judged < state.step:
+                with profiler.phase("validation"):
+                    scores = judge(run, model, held_out) if len(held_out) else {}
                 report(epoch=schedule.epoch(state.step), step=state.step, **named(scores))
-                progress.add(scores.get(run.metric), state.step)
-                checkpoints.save(scores.get(run.metric))
-            if state.step >= schedule.steps or progress.is_over(settings.early_stopping_patience):
+                best.add(scores.get(run.metric), state.step)
+                with profiler.phase("checkpoint"):
+                    checkpoints.save(scores.get(run.metric))
+            if state.step >= schedule.steps or best.is_over(settings.early_stopping_patience):
                 break
-            optimizer.zero_grad()
-            losses.append(accumulate(run, model, scaler, next(batches)))
-            scaler.unscale_(optimizer)
-            norm = clip_grad_norm_(network.parameters(), settings.max_grad_norm or math.inf)
-            scaler.step(optimizer)
-            scaler.update()
-            rate = scheduler.get_last_lr()[0]
-            scheduler.step()
-            state.step += 1
-            position.consumed += schedule.batch_size
-            if sampler.is_exhausted:
-                position.epoch, position.consumed = position.epoch + 1, 0
-            if state.step % settings.logging_steps == 0:
-                at = {"epoch": schedule.epoch(state.step), "step": state.step}
-                report(**at, train_loss=mean(run, losses), learning_rate=rate, gradient_norm=norm)
-                logger.info("%s", pace.told(state.step, schedule))
-                losses.clear()
-            is_stopping = stop.agreed()
-            if is_stopping or schedule.saves_after(state.step):
-                checkpoints.save()
-        if settings.export_best and progress.best_step not in (0, state.step):
-            logger.info("the best model was that of step %d, by %s", progress.best_step, run.metric)
+            for parts in profiler.steps(batches, after=state.step):
+                optimizer.zero_grad()
+                losses.append(accumulate(run, model, scaler, parts, profiler))
+                watches.look(losses[-1] * group.world_size / schedule.batch_size, state.step + 1)
+                with profiler.phase("optimizer"):
+                    scaler.unscale_(optimizer)
+                    norm = clip_grad_norm_(network.parameters(), settings.max_grad_norm or math.inf)
+                    scaler.step(optimizer)
+                    scaler.update()
+                rate = scheduler.get_last_lr()[0]
+                scheduler.step()
+                state.step += 1
+                position.consumed += schedule.batch_size
+                if sampler.is_exhausted:
+                    position.epoch, position.consumed = position.epoch + 1, 0
+                if state.step % settings.logging_steps == 0:
+                    at = {"epoch": schedule.epoch(state.step), "step": state.step}
+                    report(**at, train_loss=mean(run, losses), learning_rate=rate, gradient_norm=norm)
+                    logger.info("%s", pace.told(state.step, schedule))
+                    losses.clear()
+                is_stopping = stop.agreed()
+                if is_stopping or schedule.saves_after(state.step):
+                    with profiler.phase("checkpoint"):
+                        checkpoints.save()
+                if is_stopping or schedule.evaluates_after(state.step):
+                    break
+        if settings.export_best and best.step not in (0, state.step):
+            logger.info("the best model was that of step %d, by %s", best.step, run.metric)
             checkpoints.wait()
-            checkpoints.resume(at_most=progress.best_step)
+            checkpoints.resume(at_most=best.step)
     return unwrapped(model)
 
 
@@ -160,7 +176,9 @@ def endless(loader: DataLoader[list[Batch]]) -> Iterator[list[Batch]]:
         yield from loader
 
 
-def accumulate(run: Run, model: nn.Module, scaler: torch.amp.GradScaler, parts: Sequence[Batch]) -> torch.Tensor:
+def accumulate(
+    run: Run, model: nn.Module, scaler: torch.amp.GradScaler, parts: Sequence[Batch], profiler: Profiler
+) -> torch.Tensor:
     """Add up the gradients of this rank's share of a batch, part by part; returns the sum of its texts' losses."""
     loss_sum = loss_of(run.labels.problem, run.settings.label_smoothing)
     total = torch.zeros((), device=run.group.device)
@@ -169,10 +187,11 @@ def accumulate(run: Run, model: nn.Module, scaler: torch.amp.GradScaler, parts: 
         # Ranks add their gradients to one another's once, with the last part.
         waits = number < len(parts) and isinstance(model, DistributedDataParallel)
         with model.no_sync() if waits else nullcontext():  # type: ignore[operator]  # a module may have any attribute
-            with run.autocast():
+            with profiler.phase("forward"), run.autocast():
                 loss = loss_sum(model(**batch.inputs).logits, batch.targets)
-            # DDP averages over ranks, whose shares may differ by one text; this makes it the batch's mean.
-            torch.autograd.backward(scaler.scale(loss * run.group.world_size / run.schedule.batch_size))
+            with profiler.phase("backward"):
+                # DDP averages over ranks, whose shares may differ by one text; this makes it the batch's mean.
+                torch.autograd.backward(scaler.scale(loss * run.group.world_size / run.schedule.batch_size))
         total += loss.detach()
     return total
 

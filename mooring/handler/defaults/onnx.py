@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mooring.contract.errors import MooringError
 from mooring.handler import codecs, open_inference_answers
 from mooring.handler.errors import LoadCancelledError, ModelLoadError, PredictionError
+from mooring.handler.images import SCALED, PictureFit
 from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.stages import timed
@@ -88,7 +89,7 @@ class OnnxHandler:
             specs.append(InputSpec(given.name, np.dtype(DTYPES[given.type]), shape))
         outputs = [output.name for output in session.get_outputs()]
         rows = MAX_BATCH_ROWS if may_batch(session, specs) else 1
-        return cls(session, InputReader(tuple(specs)), outputs, rows, form)
+        return cls(session, InputReader(tuple(specs), _picture_fit(session, specs, file)), outputs, rows, form)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the model takes and gives, in the words of the Open Inference Protocol, and how it is held."""
@@ -276,6 +277,16 @@ class Form:
         weights = dict(self.cached.weights) if self.cached is not None and self.tier is not Tier.INLINE else {}
         is_large = self.file.stat().st_size >= LEAST_MODEL_BYTES
         return {"tier": self.tier.value, "is_large": is_large, "weights": weights}
+
+
+def _picture_fit(session: ort.InferenceSession, specs: Sequence[InputSpec], file: Path) -> PictureFit:
+    """Return how pictures come to a model's size, as it says itself. Raises `ModelLoadError`."""
+    if not any(spec.image_shape for spec in specs):
+        return SCALED
+    try:
+        return PictureFit.of(session.get_modelmeta().custom_metadata_map)
+    except ValueError as error:
+        raise ModelLoadError(file, f"its metadata cannot be used: {error}") from error
 
 
 def _described(end: Any) -> dict[str, Any]:

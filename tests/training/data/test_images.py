@@ -24,7 +24,7 @@ from mooring.training.data.image_channels import ImageChannelError, open_images
 from mooring.training.data.image_files import ImageListError
 from mooring.training.data.image_labels import LabelForm
 from mooring.training.data.image_records import ImageRecords, RecordedLabelError
-from mooring.training.data.images import ImageError, ImageSource, LabelledImages, batches, collate
+from mooring.training.data.images import ImageError, ImageSource, LabelledImages, PictureReader, batches, collate
 
 COUNT = 6
 TWO = LabelForm(2)
@@ -39,7 +39,7 @@ def pixels(picture: Image.Image, index: int) -> NDArray[np.uint8]:
 
 
 def labelled(source: ImageSource) -> LabelledImages:
-    return LabelledImages(source, 1, pixels)
+    return LabelledImages(source, PictureReader(1, pixels))
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------

@@ -1,18 +1,15 @@
 """Ranks and hosts that divide a channel: real processes, gloo, and shares of different sizes."""
 
-import json
 import os
 import signal
-import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from forked_scripts import ForkedScript
 from jobs import write_config
+from ranks import Ranks
 
 from mooring.artifact.recordio import frame
 from mooring.contract.channels import Distribution
@@ -62,46 +59,6 @@ with process_group() as group, StopRequest() as stop:
 """
 
 
-class Ranks:
-    """The processes of a run. `bases` are the job's folders, one for each host."""
-
-    def __init__(self, bases: list[Path], per_host: int, settings: Mapping[str, Any]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.processes = []
-        for rank in range(len(bases) * per_host):
-            host, local = divmod(rank, per_host)
-            variables = {
-                "SAGEMAKER_BASE_DIR": str(bases[host]),
-                "SM_CURRENT_HOST": f"algo-{host + 1}",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "RANK": str(rank),
-                "WORLD_SIZE": str(len(bases) * per_host),
-                "LOCAL_RANK": str(local),
-                "LOCAL_WORLD_SIZE": str(per_host),
-                "SETTINGS": json.dumps(settings),
-                "OMP_NUM_THREADS": "1",
-            }
-            self.processes.append(ForkedScript(LOOP, variables))
-
-    def wait_until_listening(self) -> None:
-        for process in self.processes:
-            process.wait_for_line("listening")
-
-    def results(self) -> list[Any]:
-        """What each rank has read, its steps in each epoch, and its position."""
-        codes = [process.wait() for process in self.processes]
-        assert codes == [0] * len(codes), [process.output() for process in self.processes]
-        return [json.loads(process.output().splitlines()[-1]) for process in self.processes]
-
-    def problems(self) -> list[str]:
-        """What each rank says as it fails."""
-        assert 0 not in [process.wait() for process in self.processes]
-        return [process.output() for process in self.processes]
-
-
 def host(base: Path, files: Mapping[str, int | str], **fields: object) -> Path:
     """A host's folder; a file's content is so many lines that begin with its name."""
     fields = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"} | fields
@@ -120,9 +77,9 @@ def names(prefix: str, count: int) -> list[str]:
 def test_two_ranks_divide_every_batch_and_another_number_goes_on_where_they_were(tmp_path: Path) -> None:
     base = host(tmp_path, {"a": 30, "b": 34})
     settings = {"batch_size": 8, "epochs": 1, "shuffle": 20, "num_workers": 1}
-    first = Ranks([base], 2, settings | {"steps": 3}).results()
+    first = Ranks(LOOP, [base], 2, settings | {"steps": 3}).results()
     assert [result[1:] for result in first] == [[[3], 0, 24]] * 2
-    (alone,) = Ranks([base], 1, settings | {"consumed": 24}).results()
+    (alone,) = Ranks(LOOP, [base], 1, settings | {"consumed": 24}).results()
     read = [*first[0][0], *first[1][0], *alone[0]]
     assert Counter(read) == Counter(names("a", 30) + names("b", 34))
     assert alone[2] == 1
@@ -134,7 +91,7 @@ def test_hosts_with_unequal_shards_take_equally_many_steps(tmp_path: Path, rows:
         host(tmp_path / "1", {"a": 25}, S3DistributionType="ShardedByS3Key"),
         host(tmp_path / "2", {"b": 9}, S3DistributionType="ShardedByS3Key"),
     ]
-    results = Ranks(bases, 1, {"batch_size": 4, "epochs": 2, "rows": rows}).results()
+    results = Ranks(LOOP, bases, 1, {"batch_size": 4, "epochs": 2, "rows": rows}).results()
     assert [result[1] for result in results] == [[4, 4], [4, 4]]
     for (read, *_), name, count in zip(results, "ab", (25, 9), strict=True):
         assert len(set(read[:8])) == 8
@@ -145,7 +102,7 @@ def test_hosts_with_unequal_shards_take_equally_many_steps(tmp_path: Path, rows:
 
 def test_ranks_with_files_of_their_own_take_equally_many_steps(tmp_path: Path) -> None:
     base = host(tmp_path, {"a": 10, "b": 3, "c": 2}, TrainingInputMode="FastFile")
-    results = Ranks([base], 2, {"batch_size": 2, "epochs": 1}).results()
+    results = Ranks(LOOP, [base], 2, {"batch_size": 2, "epochs": 1}).results()
     assert [result[1] for result in results] == [[3], [3]]
     assert [result[0] for result in results] == [names("a", 3), names("b", 3)]
 
@@ -155,7 +112,7 @@ def test_host_without_files_is_an_error_on_all_ranks(tmp_path: Path) -> None:
         host(tmp_path / "1", {"a": 25}, S3DistributionType="ShardedByS3Key"),
         host(tmp_path / "2", {}, S3DistributionType="ShardedByS3Key"),
     ]
-    for problem in Ranks(bases, 1, {"batch_size": 4, "epochs": 1}).problems():
+    for problem in Ranks(LOOP, bases, 1, {"batch_size": 4, "epochs": 1}).problems():
         assert "Channel 'train' has no files in" in problem
         assert "on algo-2. A channel that is ShardedByS3Key needs at least as many objects" in problem
 
@@ -187,7 +144,7 @@ def pipes(base: Path, contents: list[list[str]], *, then_wait: threading.Event |
 
 def test_ranks_with_pipes_of_unequal_length_end_together(tmp_path: Path) -> None:
     base = pipes(tmp_path, [names("a", 7), names("b", 4)])
-    results = Ranks([base], 2, {"batch_size": 2, "epochs": 1, "format": "records"}).results()
+    results = Ranks(LOOP, [base], 2, {"batch_size": 2, "epochs": 1, "format": "records"}).results()
     assert [result[0] for result in results] == [names("a", 4), names("b", 4)]
     assert [result[1:] for result in results] == [[[4], 1, 0]] * 2
 
@@ -205,7 +162,7 @@ def test_stop_while_one_rank_waits_for_data_ends_all_ranks_after_the_same_step(
 ) -> None:
     """Rank 1's pipe falls silent after two samples; rank 0 has more, and waits for rank 1."""
     base = pipes(tmp_path, [names("a", 9), names("b", 2)], then_wait=writers_wait)
-    ranks = Ranks([base], 2, {"batch_size": 2, "epochs": 1, "format": "records"})
+    ranks = Ranks(LOOP, [base], 2, {"batch_size": 2, "epochs": 1, "format": "records"})
     ranks.wait_until_listening()
     for rank in asked:
         ranks.processes[rank].signal(signal.SIGTERM)
@@ -218,7 +175,7 @@ def test_stop_while_one_rank_waits_for_data_ends_all_ranks_after_the_same_step(
 
 def test_one_pipe_for_several_ranks_is_refused_on_all(tmp_path: Path) -> None:
     write_config(tmp_path, "inputdataconfig.json", {"train": {"TrainingInputMode": "Pipe"}})
-    for problem in Ranks([tmp_path], 2, {"batch_size": 2, "epochs": 1}).problems():
+    for problem in Ranks(LOOP, [tmp_path], 2, {"batch_size": 2, "epochs": 1}).problems():
         assert "2 ranks of this host cannot read one FIFO" in problem
         assert "train_0, train_1 (missing: train_0, train_1)" in problem
 

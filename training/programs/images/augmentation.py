@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mooring.handler.images import pixels_of, resized
+from mooring.handler.images import PictureFit, pixels_of, resized
 from mooring.training.sampler import DataPosition
 
-from .settings import AugmentationType
+from .settings import AugmentationType, Settings
 
 # The built-in's ranges. Hue counts to 180, saturation and lightness to 255.
 HUE = 36
@@ -26,66 +26,48 @@ SHEAR = 0.1
 ASPECT = 0.25
 # What lies beyond a turned picture's edge.
 GREY = 127
-# A JPEG is decoded no smaller than this many times the size that it is resized to, so that resizing still averages.
-DECODED_SCALE = 2
 
 
 @dataclass(frozen=True)
 class Preparation:
     """How pictures are brought to the network's size, and varied.
 
-    With neither `resize` nor `augmentation` a picture is scaled to the size, as serving does with what clients send;
-    with either, it keeps its proportions and is cropped: at random in training, in the middle otherwise.
+    With neither `resize` nor `augmentation` a picture is scaled to the size; with either, it keeps its proportions and
+    is cropped: at random in training, in the middle otherwise. What is not varied is as serving has it.
     """
 
     image_shape: tuple[int, int, int]
     resize: int | None = None
     augmentation: AugmentationType | None = None
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Preparation":
+        """Return what hyperparameters ask for."""
+        return cls(settings.shape, settings.resize, settings.augmentation_type)
+
     @property
-    def least_side(self) -> int | None:
-        """How many pixels a picture's shorter side has to have when it comes, None for as many as it has."""
-        return None if self.resize is None else self.resize * DECODED_SCALE
+    def fit(self) -> PictureFit:
+        """How a picture comes to the network's size where nothing is varied, in serving as well."""
+        return PictureFit(self.resize is not None or self.augmentation is not None, self.resize)
 
     def __call__(self, picture: Image.Image, random: Random | None = None) -> NDArray[np.uint8]:
         """Return the pixels of a picture, varied if there is something random to vary it by."""
         _, height, width = self.image_shape
-        if self.resize is None and self.augmentation is None:
-            return pixels_of(resized(picture, width, height))
         if random is None or self.augmentation is None:
-            return pixels_of(self._cropped(picture, 0.5, 0.5))
+            return pixels_of(self.fit.fitted(picture, width, height))
         x, y, is_mirrored = random.random(), random.random(), random.random() < 0.5
         if self.augmentation == "crop_color_transform":
             picture = self._turned(picture, x, y, random)
         else:
-            picture = self._cropped(picture, x, y)
+            picture = self.fit.part(picture, width, height, x, y)
         if is_mirrored:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return pixels_of(picture) if self.augmentation == "crop" else recoloured(picture, random)
 
-    def _scaled_size(self, picture: Image.Image) -> tuple[int, int]:
-        """Return the size that a picture is cropped from: its shorter side resized, and no smaller than the crop."""
-        _, height, width = self.image_shape
-        scale = 1.0 if self.resize is None else self.resize / min(picture.size)
-        scale = max(scale, width / picture.width, height / picture.height)
-        return max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-
-    def _cropped(self, picture: Image.Image, x: float, y: float) -> Image.Image:
-        """Return the part at `x`, `y` (from 0 to 1, of the room there is) of the scaled picture."""
-        _, height, width = self.image_shape
-        scaled = self._scaled_size(picture)
-        left, top = round((scaled[0] - width) * x), round((scaled[1] - height) * y)
-        if scaled == picture.size:
-            return picture.crop((left, top, left + width, top + height))
-        # Only what is kept is computed.
-        across, down = picture.width / scaled[0], picture.height / scaled[1]
-        box = (left * across, top * down, (left + width) * across, (top + height) * down)
-        return picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
-
     def _turned(self, picture: Image.Image, x: float, y: float, random: Random) -> Image.Image:
         """Return the part at `x`, `y` of the scaled picture, which has been turned, sheared and stretched."""
         _, height, width = self.image_shape
-        scaled = self._scaled_size(picture)
+        scaled = self.fit.scaled_size(picture, width, height)
         left, top = round((scaled[0] - width) * x), round((scaled[1] - height) * y)
         angle = math.radians(random.uniform(-DEGREES, DEGREES))
         matrix = _turning(angle, random.uniform(-SHEAR, SHEAR), 1 + random.uniform(-ASPECT, ASPECT))

@@ -8,6 +8,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from mooring.contract.errors import HyperparameterError
+
 from .settings import Settings
 
 
@@ -20,10 +22,16 @@ class Objective:
     top_k: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings, labels: NDArray[np.float32]) -> "Objective":
-        """Return the objective that settings ask for; `labels` are all training images'."""
+    def of(cls, settings: Settings, labels: NDArray[np.float32] | None) -> "Objective":
+        """Return the objective that settings ask for; `labels` are all training images', None for those of a pipe.
+
+        Raises `HyperparameterError` for weights that only all labels would tell.
+        """
         weights = None
         if settings.multi_label and settings.use_weighted_loss:
+            if labels is None:
+                problem = "expected 0, since a pipe does not tell all labels before training; File mode does"
+                raise HyperparameterError([f"Hyperparameter 'use_weighted_loss' is 1; {problem}."])
             weights = class_weights(labels)
         return cls(settings.multi_label, weights, None if settings.multi_label else settings.top_k)
 

@@ -19,7 +19,7 @@ from mooring.contract.errors import HyperparameterError, UserCodeError
 from mooring.handler.defaults.transformers_rows import token_limit
 from mooring.handler.resolve import model_root
 from mooring.training.distributed import Group
-from mooring.training.initial_weights import MODEL_CHANNEL
+from mooring.training.initial_weights import MODEL_CHANNEL, model_folder
 
 from .labels import Labels
 from .settings import Settings
@@ -48,7 +48,7 @@ class PretrainedModelError(UserCodeError):
 def pretrained_folder(channels: Mapping[str, Channel], settings: Settings, group: Group) -> Iterator[Path]:
     """Give the folder of the model to begin with; an archive is unpacked, or the hub asked, once on each host.
 
-    Raises `PretrainedModelError`, `HyperparameterError`, `UnsafeArchiveError`, `DamagedArchiveError`.
+    Raises `PretrainedModelError`, `HyperparameterError`, `InputModeError`, `UnsafeArchiveError`, `DamagedArchiveError`.
     """
     with tempfile.TemporaryDirectory(prefix="mooring-model-") as beside:
         mine = _find(channels, settings, Path(beside)) if group.local_rank == 0 else None
@@ -68,7 +68,7 @@ def _find(channels: Mapping[str, Channel], settings: Settings, beside: Path) -> 
         if name is not None:
             problem = f"expected none, since there is a channel '{MODEL_CHANNEL}', or the folder of a channel"
             raise HyperparameterError([f"Hyperparameter 'model_name_or_path' is \"{name}\"; {problem}."])
-        return _in_channel(channels[MODEL_CHANNEL].path, beside)
+        return _in_channel(model_folder(channels), beside)
     if name is not None:
         return _fetched(name, settings.model_revision)
     given = ", ".join(f"'{channel}'" for channel in sorted(channels)) or "none"

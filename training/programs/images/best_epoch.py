@@ -7,21 +7,21 @@ from .settings import Settings
 
 
 @dataclass
-class Progress:
+class BestEpoch:
     """The best validation accuracy, after which step it was, and how many epochs in a row brought no improvement.
 
     An accuracy has improved if it rose by at least a part, `early_stopping_tolerance`, of the last that had.
     """
 
-    best: float = -1.0
-    best_step: int = 0
+    accuracy: float = -1.0
+    step: int = 0
     improved: float = 0.0  # the accuracy that the next one has to improve on
     waited: int = 0
 
     def add(self, accuracy: float, step: int, tolerance: float) -> None:
         """Take an epoch's validation accuracy. Of equal ones the last is best: it has seen more."""
-        if accuracy >= self.best:
-            self.best, self.best_step = accuracy, step
+        if accuracy >= self.accuracy:
+            self.accuracy, self.step = accuracy, step
         rise = accuracy - self.improved
         if rise > 0 and rise >= tolerance * self.improved:
             self.improved, self.waited = accuracy, 0
