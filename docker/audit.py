@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
-ACCEPTED = "accepted.txt"
+ACCEPTED = Path(__file__).parent / "accepted_vulnerabilities.txt"
 SERVICES = ("pypi", "osv")
 # A release with a vulnerability that every service knows: CVE-2019-11324.
 VULNERABLE = ("urllib3", "1.24.1")
@@ -28,7 +28,7 @@ ACCEPTANCE = re.compile(r"(\S+)\s+(\S+)\s+(\d{4}-\d{2}-\d{2})\s+(\S.*)")
 
 DESCRIPTION = "Look up known vulnerabilities of the packages in docker/requirements, where a service answers."
 EPILOG = f"""\
-What is accepted is listed in docker/requirements/{ACCEPTED}, with a reason and a last day. Services are asked in the
+What is accepted is listed in docker/{ACCEPTED.name}, with a reason and a last day. Services are asked in the
 order PyPI, OSV; PIP_AUDIT_OSV_URL names a mirror of OSV's.
 
 exit codes: 0 if nothing is known that is not accepted, or no service answers; 1 if something is, or a file cannot be
@@ -86,18 +86,20 @@ def main() -> None:
         description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--requirements", type=Path, default=REQUIREMENTS, metavar="DIR", help="what is looked up")
+    made.add_argument("--accepted", type=Path, default=ACCEPTED, metavar="FILE", help="what is lived with")
     made.add_argument("--service", choices=SERVICES, action="append", help="may be repeated (default: all, in turn)")
     arguments = made.parse_args()
     try:
-        sys.exit(run(arguments.requirements, arguments.service or SERVICES, datetime.now(UTC).date()))
+        accepted = acceptances(arguments.accepted)
+        sys.exit(run(pins(arguments.requirements), arguments.service or SERVICES, accepted, datetime.now(UTC).date()))
     except AuditError as error:
         sys.exit(f"audit: {error}")
 
 
-def run(requirements: Path, services: Sequence[str], today: date) -> int:
-    """Look up all pins, say what is known of them, and return the exit code. Raises `AuditError`."""
-    places = pins(requirements)
-    accepted = acceptances(requirements / ACCEPTED)
+def run(
+    places: dict[tuple[str, str], list[str]], services: Sequence[str], accepted: Sequence[Acceptance], today: date
+) -> int:
+    """Look up pinned releases, say what is known of them, and return the exit code. Raises `AuditError`."""
     service = next(filter(answers, services), None)
     if service is None:
         print(f"audit: no service of known vulnerabilities answers ({', '.join(services)}): nothing was looked up.")
@@ -113,8 +115,6 @@ def pins(folder: Path) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     problems = []
     for file in sorted(folder.glob("*.txt")):
-        if file.name == ACCEPTED:
-            continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip() or line[0] in " \t#-":  # blank, hashes, remarks, options
                 continue
@@ -218,7 +218,7 @@ def report(
     for acceptance in accepted:
         if acceptance not in used:
             age = "is over" if acceptance.until < today else "covers nothing that was found"
-            print(f"audit: {ACCEPTED}: {acceptance.vulnerability} of {acceptance.package} {age}; remove the line.")
+            print(f"audit: {acceptance.vulnerability} of {acceptance.package} {age}; remove the line.")
     if audit.not_known:
         print(f"audit: {service} does not know {', '.join(sorted(audit.not_known))}.")
     print(

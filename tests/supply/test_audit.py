@@ -85,8 +85,10 @@ def requirements(tmp_path: Path) -> Path:
 
 
 def audit(service: Service, requirements: Path, tmp_path: Path) -> tuple[int, str]:
+    command = [sys.executable, str(AUDIT), "--service", "osv", "--requirements", str(requirements)]
+    command += ["--accepted", str(tmp_path / "accepted.txt")]
     done = subprocess.run(
-        [sys.executable, str(AUDIT), "--service", "osv", "--requirements", str(requirements)],
+        command,
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PIP_AUDIT_OSV_URL": service.url, "NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,
@@ -134,7 +136,7 @@ def test_what_is_accepted_passes_until_its_day_and_only_that(
 ) -> None:
     service.known["pillow", "13.0.0"] = vulnerability("GHSA-2", "pillow", "13.0.1")
     others = "GHSA-3 pillow 2999-01-01 another\nGHSA-2 torch 2999-01-01 another\n"
-    (requirements / "accepted.txt").write_text(f"# why\n\n{others}{line}\n")
+    (tmp_path / "accepted.txt").write_text(f"# why\n\n{others}{line}\n")
     ended, told = audit(service, requirements, tmp_path)
     assert ended == code
     assert words in told
@@ -171,7 +173,7 @@ def test_every_line_that_cannot_be_read_is_named(service: Service, requirements:
     assert 'loose.txt, line 1: "numpy>=2" does not name one version' in told
     assert "loose.txt, line 2" in told
     (requirements / "loose.txt").unlink()
-    (requirements / "accepted.txt").write_text("GHSA-2 pillow because\nGHSA-2 pillow 2026-13-01 because\n")
+    (tmp_path / "accepted.txt").write_text("GHSA-2 pillow because\nGHSA-2 pillow 2026-13-01 because\n")
     code, told = audit(service, requirements, tmp_path)
     assert code == 1
     assert "accepted.txt, line 1" in told
