@@ -78,6 +78,9 @@ def _archive(command: list[str]) -> Iterator[tarfile.TarFile]:
                     pass
             except tarfile.TarError as error:
                 damage = error
+            except BaseException:  # nobody reads on: an interrupt, or whatever the reader raised
+                process.kill()
+                raise
         said.seek(0)
         words = last_words(said.read().decode(errors="replace").splitlines())
     if process.returncode or damage:

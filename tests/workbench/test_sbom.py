@@ -3,10 +3,13 @@
 import importlib.metadata
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -284,6 +287,23 @@ def test_image_that_is_not_there_is_named_and_nothing_is_written(
     assert sbom(monkeypatch, "flowers:3", "--output", str(tmp_path / "bill.json")) == 1
     assert "`docker export` ended with" in capsys.readouterr().err
     assert not (tmp_path / "bill.json").exists()
+
+
+def test_interrupt_ends_with_130_and_leaves_no_container(docker: DockerDouble) -> None:
+    """Docker is about to export then, and says nothing for ever."""
+    docker.hold("flowers:3", FACTS, b"")
+    archive = docker.folder / "flowers:3.tar"
+    archive.unlink()
+    os.mkfifo(archive)
+    program = "import sys; sys.argv = ['mooring sbom', 'flowers:3']\nfrom mooring.cli.sbom import main\nmain()"
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and "export" not in [words[0] for words in docker.words]:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert "interrupted; nothing was written." in process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert docker.words[-1][0] == "rm"
+    assert docker.words[-1][-1] == next(words for words in docker.words if words[0] == "create")[2]
 
 
 def test_missing_library_is_answered_with_what_to_install() -> None:
