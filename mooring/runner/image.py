@@ -14,7 +14,8 @@ from .docker import DOCKER, DockerError, ask, last_words
 
 # What a container that is never started would run: an image without a command of its own needs one to be made.
 NEVER_RUN = "never-run"
-PIECE_BYTES = 1 << 20
+# tarfile copies what is left of a piece with every header: larger ones cost more than they save.
+PIECE_BYTES = 32 << 10
 
 
 @dataclass(frozen=True)
