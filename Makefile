@@ -1,4 +1,4 @@
-# make demo · test · check · format · bench (bench-serving, bench-models, bench-training) · lock · image-gpu. Each sets itself up in .venv; nothing is installed globally.
+# make demo · test · check · audit · format · bench (bench-serving, bench-models, bench-training) · lock · image-gpu. Each sets itself up in .venv; nothing is installed globally.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-models bench-serving bench-training lock image-gpu clean
+.PHONY: help demo test check audit format bench bench-models bench-serving bench-training lock image-gpu clean
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,9 @@ check: $(READY)  ## ruff and mypy, strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy mooring tests examples benchmarks
+
+audit: $(READY)  ## known vulnerabilities of what the images install, where a service answers
+	@$(BIN)/python docker/audit.py
 
 format: $(READY)  ## rewrite the code in the house style
 	@$(BIN)/ruff check --fix-only .

@@ -10,6 +10,7 @@ COMMANDS = {
     "init": ("mooring.cli.init", "write a new project"),
     "package": ("mooring.cli.package", "make a model.tar.gz of a model's folder"),
     "build": ("mooring.cli.build", "build an image, ours or a project's"),
+    "sbom": ("mooring.cli.sbom", "say what an image holds: packages, versions, licences"),
     "push": ("mooring.cli.push", "push an image to ECR"),
     "run": ("mooring.cli.run", "run train or serve as the platform would"),
     "train": ("mooring.cli.train", "run a training job, as the platform does"),

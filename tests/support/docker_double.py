@@ -100,6 +100,20 @@ def stop(words):
     send(pid, signal.SIGKILL, group=True)
 
 
+def create(words):
+    """A container that is not started yet: its name, and the archive of its image's files."""
+    given, (image, *_) = options(words)
+    need_image(image)
+    (HERE / f"{given['--name'][0]}.created").write_text(str(HERE / f"{image.replace('/', '_')}.tar"))
+
+
+def export(name):
+    created = HERE / f"{name}.created"
+    if not created.exists():
+        fail(f"Error response from daemon: No such container: {name}")
+    sys.stdout.buffer.write(Path(created.read_text()).read_bytes())
+
+
 said = behaviour["failures"].get(WORDS[0])
 secret = sys.stdin.read() if WORDS[0] == "login" else None
 with (HERE / "calls.jsonl").open("a") as calls:
@@ -110,10 +124,20 @@ if WORDS[0] == "run":
     run(WORDS[1:])
 elif WORDS[0] == "stop":
     stop(WORDS[1:])
+elif WORDS[0] == "create":
+    create(WORDS[1:])
+elif WORDS[0] == "export":
+    export(WORDS[1])
+elif WORDS[0] == "rm" and (HERE / f"{WORDS[-1]}.created").exists():
+    (HERE / f"{WORDS[-1]}.created").unlink()
 elif WORDS[0] == "rm":
     send(pid_of(WORDS[-1]), signal.SIGKILL, group=True)
 elif WORDS[:2] == ["image", "inspect"] or WORDS[0] == "tag":
     need_image(WORDS[-1] if WORDS[0] == "image" else WORDS[1])
+    facts = HERE / f"{WORDS[-1].replace('/', '_')}.json"
+    if "{{json .}}" in WORDS and facts.exists():
+        print("WARNING: Error loading config file", file=sys.stderr)
+        print(facts.read_text())
 elif WORDS[0] == "push":
     print("The push refers to repository [somewhere]")
 elif WORDS[0] not in ("login", "build", "network"):
@@ -131,6 +155,12 @@ class DockerDouble:
         """Say which images there are, and what a command fails with."""
         behaviour = {"images": images, "failures": failures}
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour), encoding="utf-8")
+
+    def hold(self, image: str, facts: dict[str, Any], archive: bytes) -> None:
+        """Say what is known of an image, and what files it has."""
+        name = image.replace("/", "_")
+        (self.folder / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
+        (self.folder / f"{name}.tar").write_bytes(archive)
 
     @property
     def calls(self) -> list[dict[str, Any]]:
