@@ -1,0 +1,99 @@
+"""`mooring check` on real images: our own, and one that somebody else wrote in an afternoon."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import plain_images
+import pytest
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+
+MOORING = Path(sys.executable).parent / "mooring"
+BASE = "python:3.11-slim-bookworm"
+DOCKERFILE = f"""\
+FROM {BASE}
+COPY --chmod=755 serve /usr/local/bin/serve
+CMD ["serve"]
+"""
+
+
+class Images(Protocol):
+    """Tags of our images."""
+
+    cpu: str
+    inference: str
+
+
+def check(*arguments: str, cwd: Path) -> tuple[int, dict[str, dict[str, str]]]:
+    """Run it, and return its exit code and the reasons of rows by outcome and id."""
+    command = [str(MOORING), "check", *arguments, "--format", "json"]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    found: dict[str, dict[str, str]] = {"pass": {}, "fail": {}, "not applicable": {}}
+    for row in json.loads(done.stdout)["rows"]:
+        found[row["outcome"]][row["id"]] = row["reason"]
+    return done.returncode, found
+
+
+def containers() -> str:
+    return subprocess.run(
+        ["docker", "ps", "--all", "--quiet", "--filter", "name=mooring-"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> None:
+    """A Docker engine that answers, without which there is nothing to test."""
+    if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
+        pytest.skip("no Docker engine answers")
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Iterator[str]:
+    """An image with a server written by hand."""
+    folder = tmp_path / "image"
+    folder.mkdir()
+    (folder / "serve").write_text(plain_images.BY_HAND, encoding="utf-8")
+    (folder / "Dockerfile").write_text(DOCKERFILE, encoding="utf-8")
+    tag = "mooring-check-by-hand"
+    subprocess.run(["docker", "build", "--quiet", "--tag", tag, str(folder)], check=True, capture_output=True)
+    yield tag
+    subprocess.run(["docker", "rmi", "--force", tag], check=True, capture_output=True)
+
+
+def test_our_image_keeps_the_contract(images: Images, tmp_path: Path) -> None:
+    code, found = check(images.cpu, cwd=tmp_path)
+    assert found["fail"] == {}
+    assert found["not applicable"] == {}
+    assert code == 0
+    assert containers() == ""
+
+
+def test_our_image_for_inference_keeps_its_part_of_the_contract(images: Images, tmp_path: Path) -> None:
+    parts = ("--only", "image", "--only", "serving", "--only", "multi-model")
+    code, found = check(images.inference, *parts, cwd=tmp_path)
+    assert found["fail"] == {}
+    assert set(found["not applicable"]) <= {"image.sdk-commands"}
+    assert code == 0
+
+
+def test_server_written_by_hand_is_told_what_it_lacks(by_hand: str, tmp_path: Path) -> None:
+    """Nobody else's first process is told of signals that it has not asked for, so it is killed after 30 s."""
+    (tmp_path / "row.json").write_text("[1, 2, 3]", encoding="utf-8")
+    code, found = check(by_hand, "--request", "row.json", cwd=tmp_path)
+    assert code == 1
+    assert set(found["fail"]) == {"serving.survives-garbage", "serving.chunked", "serving.stops", "serving.drains"}
+    assert "exit code 137" in found["fail"]["serving.stops"]
+    assert {"image.other-user", "image.read-only-root", "serving.keeps-to-limits"} <= set(found["pass"])
+
+
+def test_image_that_does_neither_is_told_so(tmp_path: Path) -> None:
+    code, found = check(BASE, cwd=tmp_path)
+    assert code == 1
+    assert set(found["fail"]) == {"image.commands"}
+    assert "neither train nor serve" in found["fail"]["image.commands"]
