@@ -122,7 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with _interrupted_by_sigterm(), _folder() as place:
         facts = read_image(arguments.image, sys.stderr.write) if arguments.image else INSTALLED
-        report, was_interrupted = _tried(Subject(arguments.image, facts, given, place), rows)
+        subject = Subject(arguments.image, facts, given, place)
+        subject.check()
+        report, was_interrupted = _tried(subject, rows)
     _write(report, arguments)
     if was_interrupted:
         sys.stderr.write(f"\nmooring check: interrupted; {len(rows) - len(report.results)} rows were not tried.\n")

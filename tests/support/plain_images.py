@@ -41,6 +41,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if "Transfer-Encoding" in self.headers:  # what is not read is a reset connection, sometimes
+            while self.rfile.readline() != b"0\\r\\n":
+                pass
+            self.rfile.readline()
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()

@@ -197,12 +197,15 @@ def test_rows_are_listed_with_their_line_of_the_contract(tmp_path: Path) -> None
         (("--content-type", "text/csv"), 2, "give the request with --request"),
         (("--model", "nowhere"), 2, "there is nothing at nowhere"),
         (("--env", "NO_SUCH_VARIABLE"), 2, "no variable NO_SUCH_VARIABLE here"),
+        (("--model", "torn.tar.gz"), 1, "torn.tar.gz' cannot be unpacked"),
+        (("--code", "."), 1, "Name the script with --program"),
         (("weeds:1",), 1, "No such image: weeds:1. Build the image first"),
     ],
 )
 def test_what_is_wrong_is_told(
     tmp_path: Path, docker: DockerDouble, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
+    (tmp_path / "torn.tar.gz").write_bytes(b"torn")
     done = check(*arguments, cwd=tmp_path, code=code)
     assert words in done.stderr
     assert done.stdout == ""

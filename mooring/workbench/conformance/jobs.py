@@ -144,24 +144,13 @@ class Jobs:
     ) -> Iterator[tuple[RunningProcess, ContainerPaths, Log]]:
         """Start a job. One that is open leaves its folders to whatever user it runs as."""
         folder = self._subject.new_folder()
-        (spec,) = (self._given() if script is None else self._sample(script)).prepare(folder)
+        (spec,) = (self._subject.job if script is None else self._sample(script)).prepare(folder)
         if is_open:
             for path in (path for path in spec.base.rglob("*") if path.is_dir()):
                 path.chmod(0o777)
         log = Log()
         with start(replace(spec, options=options), log) as container:
             yield container, ContainerPaths(spec.base), log
-
-    def _given(self) -> TrainingJob:
-        given = self._subject.given
-        return TrainingJob(
-            given.channels,
-            given.hyperparameters,
-            given.code,
-            given.program,
-            self._subject.image,
-            variables=given.variables,
-        )
 
     def _sample(self, script: str) -> TrainingJob:
         variables = self._subject.given.variables

@@ -12,6 +12,7 @@ from typing import Any
 
 from mooring.artifact.archive import extract
 from mooring.workbench.endpoint import STARTUP_SECONDS
+from mooring.workbench.job import TrainingJob
 
 from .finding import NotApplicableError
 from .image import MULTI_MODELS, ImageFacts
@@ -67,6 +68,20 @@ class Subject:
         if known is None:
             raise NotApplicableError("It is not known what the model takes; give a request with --request FILE.")
         return known
+
+    @property
+    def job(self) -> TrainingJob:
+        """The training job that was given."""
+        given = self.given
+        return TrainingJob(
+            given.channels, given.hyperparameters, given.code, given.program, self.image, variables=given.variables
+        )
+
+    def check(self) -> None:
+        """Raise what is wrong with what was given: `DamagedArchiveError`, `NoProgramError`, `UnfitFilesError`."""
+        _ = self.model
+        if self.given.has_job:
+            self.job.prepare(self.new_folder())
 
     @property
     def takes_samples(self) -> bool:
