@@ -87,7 +87,9 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--channel", action="append", default=[], type=channel, metavar="NAME=DIR", help="input data; may be repeated"
     )
-    training.add_argument("--hyperparameters", nargs="+", action="extend", default=[], metavar="K=V|FILE")
+    training.add_argument(
+        "--hyperparameters", nargs="+", action="extend", default=[], metavar="K=V|FILE", help="the job's"
+    )
     made.add_argument(
         "--env", action="append", default=[], type=variable, metavar="NAME[=VALUE]", help="a variable; may be repeated"
     )

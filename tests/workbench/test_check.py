@@ -73,6 +73,8 @@ def test_image_of_ours_passes_and_is_reported_as_junit(tmp_path: Path, docker: D
     assert not root.findall(".//skipped"), [each.get("message") for each in root.findall(".//skipped")]
     assert root.get("tests") == str(len(cases))
     assert [line.split()[1] for line in done.stderr.splitlines()[:-1]] == list(cases)
+    asked = {word for words in docker.words for word in words}
+    assert {"--user", "--read-only", "--tmpfs", "--cpus", "--memory", "SAGEMAKER_BIND_TO_PORT"} <= asked
 
 
 def test_server_written_by_hand_is_told_what_it_lacks(tmp_path: Path, docker: DockerDouble) -> None:
