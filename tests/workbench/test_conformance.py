@@ -46,6 +46,12 @@ def test_text_has_the_contract_only_where_it_was_not_kept() -> None:
     assert text.endswith("1 pass, 1 fail, 1 not applicable.\n")
 
 
+def test_text_tells_of_a_part_that_is_not_there_once() -> None:
+    absent = Finding(Outcome.NOT_APPLICABLE, "It does not serve.")
+    text = as_text(Report("ours:1", [Result(row, absent, 0.0) for row in (FIRST, SECOND, THIRD)]))
+    assert "serving\n  n/a   all 3 rows\n        It does not serve.\n\n0 pass, 0 fail, 3 not applicable." in text
+
+
 def test_json_has_everything() -> None:
     report = json.loads(as_json(REPORT))
     assert report["image"] == "ours:1"

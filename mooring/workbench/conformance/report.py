@@ -44,18 +44,32 @@ class Report:
 
 
 def as_text(report: Report) -> str:
-    """Return two lines for each row: what is asked, and what was seen; and the contract's line where it failed."""
+    """Return two lines for each row: what is asked, and what was seen; and the contract's line where it failed.
+
+    A part all of whose rows have one reason has it once.
+    """
     lines = [f"Conformance of {report.subject}"]
     for part, results in _parts(report):
         lines += ["", f"{part}"]
+        if len(results) > 1 and len({each.finding for each in results}) == 1:  # a part that is not there, as a rule
+            finding = results[0].finding
+            lines += [f"  {_mark(finding.outcome)}  all {len(results)} rows", f"        {finding.reason}"]
+            continue
         for result in results:
-            row, finding = result.row, result.finding
-            lines.append(f"  {_mark(finding.outcome)}  {row.name}: {row.title} [{row.section.number}]")
-            lines.append(f"        {finding.reason}")
-            if finding.outcome is Outcome.FAILED:
-                lines.append(f"        Contract {row.section.number}, {row.section.title}: {row.line}")
-                lines.append(f"        {row.section.url}")
+            lines += _row_lines(result)
     return "\n".join([*lines, "", f"{report.summary}."]) + "\n"
+
+
+def _row_lines(result: Result) -> list[str]:
+    row, finding = result.row, result.finding
+    lines = [
+        f"  {_mark(finding.outcome)}  {row.name}: {row.title} [{row.section.number}]",
+        f"        {finding.reason}",
+    ]
+    if finding.outcome is Outcome.FAILED:
+        lines.append(f"        Contract {row.section.number}, {row.section.title}: {row.line}")
+        lines.append(f"        {row.section.url}")
+    return lines
 
 
 def as_json(report: Report) -> str:
