@@ -1,4 +1,4 @@
-# make demo · test · check · format · bench (bench-serving, bench-models, bench-training). Each sets itself up in .venv; nothing is installed globally.
+# make demo · test · check · format · bench (bench-serving, bench-models, bench-training) · lock · image-gpu. Each sets itself up in .venv; nothing is installed globally.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,8 +7,9 @@ TORCH := $(shell sed -n '/^torch==/p' $(CONSTRAINTS))
 # PyTorch's own index of CPU builds, so that a machine without a GPU never downloads CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# What KServe's client imports and we do not: its package asks for 238 MB, of which a request over HTTP takes these.
-KSERVE := kserve grpcio cloudevents deprecation
+# What KServe's client imports and we do not: its package asks for 238 MB, of which a request over HTTP takes these. Of
+# lightkube-models only the shapes of the API of Kubernetes are read, which manifests are held against.
+KSERVE := kserve grpcio cloudevents deprecation lightkube-models
 
 # What Triton's HTTP client needs.
 TRITONCLIENT := geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-models bench-serving bench-training clean
+.PHONY: help demo test check format bench bench-models bench-serving bench-training lock image-gpu clean
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -66,6 +67,12 @@ bench-models: $(READY)  ## which model makes room, and answers while others load
 
 bench-training: $(READY)  ## train against bare torchrun, and what a checkpoint costs the loop
 	@$(BIN)/python -m benchmarks.training
+
+lock: $(READY)  ## which files the images install, with hashes (ARGS="--wheels DIR" for torch's, where its index is out of reach)
+	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/python docker/lock.py $(ARGS)
+
+image-gpu:  ## the GPU image with all of CUDA: some gigabytes
+	docker build -f Dockerfile.gpu -t mooring:gpu .
 
 clean:  ## forget the environment and what tools cached
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -40,7 +40,6 @@ from .socket_binding import bind
 
 logger = logging.getLogger(__name__)
 
-SINGLE_MODEL = "model"
 HOW_TO_INSTALL = "Install it with: pip install 'mooring[mms]'"
 # It compares ports with the largest 16-bit number that has a sign.
 LARGEST_PORT = 32766
@@ -141,7 +140,7 @@ def _models(
     if "," in str(folder):
         raise SettingError("--model", str(folder), "a path without commas, at which multi-model-server divides a list")
     config = choose_handler(folder, variables).config
-    return replace(settings, limits=for_one_model(settings.limits, config)), {SINGLE_MODEL: folder}
+    return replace(settings, limits=for_one_model(settings.limits, config)), {settings.limits.model_name: folder}
 
 
 def _all_below(root: Path, variables: Mapping[str, str], unpacker: Unpacker) -> dict[str, Path]:

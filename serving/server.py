@@ -41,7 +41,6 @@ from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
-SINGLE_MODEL = "model"
 # Models whose weights go to a GPU where there is one; what code does, only its author knows.
 ON_GPU = frozenset({HandlerKind.TRANSFORMERS, HandlerKind.EXPORTED, HandlerKind.TORCHSCRIPT})
 CHECK_TIME_S = 1.0
@@ -114,7 +113,7 @@ class Server(uvicorn.Server):
             health=self._health,
             limits=settings.limits,
             default_accept=settings.limits.default_accept,
-            single_model=SINGLE_MODEL if settings.mode is Mode.SINGLE else None,
+            single_model=settings.single_model,
             sessions=Sessions(settings.limits),
             observer=Observer.open(settings.limits, self._variables),
         )
@@ -132,8 +131,8 @@ class Server(uvicorn.Server):
         logger.info("Listening on %s:%d (%s).", settings.host, settings.port, settings.mode.value)
         if settings.console is not ConsoleAccess.OFF:
             logger.info("The console is at /console (%s).", settings.console.value)
-        if settings.mode is Mode.SINGLE:
-            self._spawn(self._load_single())
+        if settings.single_model is not None:
+            self._spawn(self._load_single(settings.single_model))
 
     def _invoker(self, paths: ModelPaths) -> Callable[[Invocation], None]:
         if self._settings.mode is Mode.REPOSITORY:
@@ -148,17 +147,18 @@ class Server(uvicorn.Server):
 
     def _health(self) -> Health:
         """Whether a request sent now would be answered: hosts can be started, and the one model is loaded."""
-        if self._settings.mode is not Mode.SINGLE:
+        name = self._settings.single_model
+        if name is None:
             return Health.READY if self._pool.is_ready else Health.STARTING
-        if self._catalog.state(SINGLE_MODEL) is State.READY:
-            resident = self._catalog.describe(SINGLE_MODEL)
+        if self._catalog.state(name) is State.READY:
+            resident = self._catalog.describe(name)
             return Health.READY if len(resident.links) >= resident.workers else Health.DEGRADED
-        return Health.FAILED if self._catalog.state(SINGLE_MODEL) is State.FAILED else Health.STARTING
+        return Health.FAILED if self._catalog.state(name) is State.FAILED else Health.STARTING
 
-    async def _load_single(self) -> None:
+    async def _load_single(self, name: str) -> None:
         try:
             root = self._settings.root
-            await self._catalog.load(SINGLE_MODEL, partial(self._unpacker.folder, root), url=str(root))
+            await self._catalog.load(name, partial(self._unpacker.folder, root), url=str(root))
         except (MooringError, OSError) as error:
             logger.error("The model cannot be served: %s", error)
             self.exit_code = 1

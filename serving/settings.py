@@ -4,6 +4,7 @@ A command-line option beats variables; of several variables for one thing the fi
 `docs/serving.md` holds this table, generated.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -22,6 +23,8 @@ from .logs import FORMATS
 RESERVE_BYTES = 384 * MIB
 # The platform kills 30 s after SIGTERM.
 SHUTDOWN_DRAIN_S = 25
+# The name stands in paths, and multi-model-server reads it in a list.
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # For the front door alone.
 ADMIN_TOKEN = "MOORING_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 
@@ -100,6 +103,7 @@ class Limits:
     """The settings that are numbers and switches, each in the unit its name says; 0 means never or none."""
 
     port: int = 8080
+    model_name: str = "model"  # as the earlier PyTorch toolkit called it
     default_accept: str = "application/json"
     log_level: int = 20
     log_format: str = "text"
@@ -136,6 +140,7 @@ class Limits:
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("port", int, "the port to listen on", {"SAGEMAKER_BIND_TO_PORT": 1}),
+    Setting("model_name", str, "what the one model is called in paths such as /v2/models/NAME/infer", {}),
     Setting(
         "default_accept",
         str,
@@ -252,6 +257,11 @@ class ServerSettings:
         return self.limits.port
 
     @property
+    def single_model(self) -> str | None:
+        """What the one model is called, None where there are many."""
+        return self.limits.model_name if self.mode is Mode.SINGLE else None
+
+    @property
     def console(self) -> ConsoleAccess:
         """Whom the console answers."""
         if self.limits.console == CONSOLE_AUTO:
@@ -277,6 +287,8 @@ def limits(variables: Mapping[str, str], options: Mapping[str, str] | None = Non
                 given[setting.field] = setting.parse(name, variables[name])
                 break
     made = replace(Limits(), **given)
+    if not MODEL_NAME.fullmatch(made.model_name):
+        raise SettingError("MOORING_MODEL_NAME", made.model_name, "letters, digits and _, then also . and -")
     if made.overload_status not in (429, 503):
         raise SettingError("MOORING_OVERLOAD_STATUS", str(made.overload_status), "503 or 429")
     if made.log_format not in FORMATS:

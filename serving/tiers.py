@@ -18,13 +18,17 @@ from .host_link import HostLink
 from .lifecycle import State
 from .placement import LOAD_FAILURES
 from .pool import HostPool
+from .residency import ModelRecord
 from .resident import Resident
 
 logger = logging.getLogger(__name__)
 
-# A model is hot from this many requests in one window, and cold again after a window without any.
-HOT_REQUESTS = 200
+# A model is hot once it has computed for so long in one window: to prepack one of 80 MB takes about that, and to do
+# without costs it up to two fifths of its speed (convolutions). After a window without any request it is cold again.
+HOT_S = 0.25
 WINDOW_S = 30.0
+# Of the budget: while less is used, nobody needs what a cold model could give back.
+SCARCE = 0.5
 CONCERNED = frozenset({HandlerKind.ONNX.value, HandlerKind.TRANSFORMERS.value})
 
 
@@ -33,6 +37,7 @@ class _Watched:
     """A model whose form may change."""
 
     hits: int
+    seconds: float
     since: float
     is_made: bool = False
     was_tried: bool = False
@@ -67,17 +72,19 @@ class Tiers:
         """Return the form a model should have, None while it has it."""
         record, now = resident.record, self._time()
         current = _held(resident)
-        watched = self._watched.setdefault(record.number, _Watched(record.hits, now))
+        watched = self._watched.setdefault(record.number, _Watched(record.hits, _seconds(record), now))
+        hits = record.hits - watched.hits
+        is_hot = record.kind == HandlerKind.ONNX.value and _seconds(record) - watched.seconds >= HOT_S
+        table = self._catalog.table
+        if is_hot and current is not Tier.PREPACKED and table.used + record.artifact_bytes < table.budget:
+            return None if watched.was_tried and current is Tier.INLINE else Tier.PREPACKED
         if current is Tier.INLINE:
             return None if watched.was_tried else Tier.MAPPED
-        hits = record.hits - watched.hits
-        if current is Tier.MAPPED and hits >= HOT_REQUESTS and record.kind == HandlerKind.ONNX.value:
-            table = self._catalog.table
-            return Tier.PREPACKED if table.used + record.artifact_bytes < table.budget else None
         if now - watched.since < WINDOW_S:
             return None
-        watched.hits, watched.since = record.hits, now
-        return Tier.MAPPED if current is Tier.PREPACKED and not hits else None
+        watched.hits, watched.seconds, watched.since = record.hits, _seconds(record), now
+        is_cold = not hits and table.used > table.budget * SCARCE
+        return Tier.MAPPED if current is Tier.PREPACKED and is_cold else None
 
     async def _change(self, resident: Resident, wanted: Tier) -> None:
         watched = self._watched[resident.record.number]
@@ -92,7 +99,8 @@ class Tiers:
         except LOAD_FAILURES as error:
             logger.warning("Model '%s' keeps its form: %s", resident.record.name, error)
         finally:
-            watched.hits, watched.since = resident.record.hits, self._time()
+            record = resident.record
+            watched.hits, watched.seconds, watched.since = record.hits, _seconds(record), self._time()
             self._is_busy = False
 
     async def _make(self, resident: Resident) -> bool:
@@ -119,6 +127,11 @@ class Tiers:
         resident.metadata = facts["metadata"]
         growth: int = facts["bytes"]
         return growth
+
+
+def _seconds(record: ModelRecord) -> float:
+    """Return how long a model has computed, as far as its hosts have told."""
+    return record.stages["predict"].total if record.stages else 0.0
 
 
 def _held(resident: Resident) -> Tier:

@@ -47,7 +47,7 @@ class AskedServer:
             whole = f"-d{math.ceil(seconds)}s"  # it takes no part of a second
             command = ["wrk", "-t1", f"-c{clients}", whole, "--timeout", "20s", "-s", str(SCRIPT), url]
         told = {"BODY_FILE": str(self.body), "CONTENT_TYPE": content_type(model)}
-        with self.server.group.moving():
+        with self.server.moving():
             return _measured(command, seconds, told)
 
 

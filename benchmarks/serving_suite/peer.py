@@ -65,6 +65,7 @@ class Peer:
     needs: tuple[str, ...] = ()  # commands on PATH
     packages: tuple[str, ...] = field(default=("onnxruntime",))  # whose versions are noted
     with_torch: bool = False
+    can_pause: bool = True  # without learning something from the pause that is not so
 
     @property
     def key(self) -> str:

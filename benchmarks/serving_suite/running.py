@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from .starts import variables
 
 START_S = 120.0
 END_S = 10.0
+# What servers say of a model that is on its way, once they listen.
+LOADING = (404, 503)
 LAST_LOG = 400
 
 
@@ -115,6 +117,10 @@ class Server:
         """Where requests go."""
         return f"http://127.0.0.1:{self.port}{self.peer.path(self.model)}"
 
+    def moving(self) -> AbstractContextManager[None]:
+        """Let it run for the length of the block; in between it stands still, if it can."""
+        return self.group.moving() if self.peer.can_pause else nullcontext()
+
 
 @contextmanager
 def serving(peer: Peer, model: Model, way: Way, pause_s: float = 0.1) -> Iterator[Server]:
@@ -158,6 +164,8 @@ def _wait_for_the_right_answer(server: Server, log: Path, pause_s: float) -> Non
             if response.status_code == 200:
                 if server.model.is_answered_by(response.content):
                     return
+                break
+            if response.status_code not in LOADING:
                 break
     raise DidNotStartError(answer, end_of(log))
 

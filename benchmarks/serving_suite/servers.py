@@ -55,6 +55,7 @@ BENTOML = Peer(
     INVOCATIONS,
     as_named_rows,
     packages=("bentoml", "onnxruntime"),
+    can_pause=False,  # its batching would wait for what it takes the pause to be
 )
 MLSERVER = Peer(
     "MLServer",
@@ -75,6 +76,7 @@ PYTRITON = Peer(
     ways=ALONE,
     variables=starts.python_library(),
     packages=("nvidia-pytriton", "onnxruntime"),
+    can_pause=False,  # Triton takes a backend that stands still for dead
 )
 
 SERVERS = (

@@ -12,8 +12,8 @@ Build an image. In a project (a folder with a Dockerfile, as `mooring init` writ
 ours that --cpu or --gpu and --target name. In a checkout or unpacked source distribution of Mooring, that image itself.
 """
 EPILOG = """\
-Images of ours are called mooring:cpu, mooring:cpu-inference, mooring:gpu and mooring:gpu-inference; a project's has the
-name of its folder. The last line on standard output is the name.
+Images of ours are called mooring:cpu, mooring:cpu-inference, mooring:cpu-inference-mms (multi-model-server), and gpu in
+place of cpu; a project's has the name of its folder. The last line on standard output is the name.
 
 example: mooring build --source ~/mooring --cpu && mooring build
          mooring build --gpu --tag flowers:3 -- --no-cache --platform linux/amd64
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         )
     made.set_defaults(device=DEVICES[0])
     made.add_argument(
-        "--target", choices=TARGETS, default=TARGETS[0], help="training also serves (default); inference is smaller"
+        "--target", choices=TARGETS, default=TARGETS[0], help="training also serves (default); the others only serve"
     )
     made.add_argument("--tag", metavar="NAME[:TAG]", help="what the image is called")
     made.add_argument("--source", type=Path, default=Path(), metavar="DIR", help="what is built (default: this folder)")

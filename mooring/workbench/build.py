@@ -1,5 +1,7 @@
 """Images: which Dockerfile is meant, and what Docker is asked. Planned as a value, performed by one line elsewhere."""
 
+import subprocess
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +13,8 @@ from mooring.runner.docker import DOCKER
 from .project import suggested_name
 
 DEVICES = ("cpu", "gpu")
-# The first is what a Dockerfile of ours makes where no stage is named, and trains and serves; the other only serves.
-TARGETS = ("training", "inference")
+# The first is what a Dockerfile of ours makes where no stage is named, and trains and serves; the others only serve.
+TARGETS = ("training", "inference", "inference-mms")
 CONSTRAINTS = Path("docker/requirements/constraints.txt")
 BASE_ARGUMENT = "BASE_IMAGE"
 
@@ -53,7 +55,7 @@ def plan_build(source: Path, device: str, target: str, tag: str | None, extra: S
     name = image_name(device, target)
     ours = source / f"Dockerfile.{device}"
     if ours.is_file() and (source / CONSTRAINTS).is_file():
-        stage = ("--file", str(ours), "--target", target)
+        stage = ("--file", str(ours), "--target", target, *_facts(source))
         return BuildPlan(_command(tag or name, stage, extra, source), tag or name, base=None)
     project = source / "Dockerfile"
     if not project.is_file():
@@ -63,6 +65,18 @@ def plan_build(source: Path, device: str, target: str, tag: str | None, extra: S
     options = ("--build-arg", f"{BASE_ARGUMENT}={name}") if has_choice else ()
     is_named = any(word.partition("=")[0] == BASE_ARGUMENT for word in extra)
     return BuildPlan(_command(tag, options, extra, source), tag, base=name if has_choice and not is_named else None)
+
+
+def _facts(source: Path) -> list[str]:
+    """Return the build arguments by which an image of ours tells what it was built from."""
+    version = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    told = ["--build-arg", f"VERSION={version}"]
+    try:
+        asked = ["git", "-C", str(source), "rev-parse", "HEAD"]
+        revision = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # a source distribution
+        return told
+    return [*told, "--build-arg", f"REVISION={revision}"]
 
 
 def _command(tag: str, options: Sequence[str], extra: Sequence[str], source: Path) -> tuple[str, ...]:

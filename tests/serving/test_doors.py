@@ -89,6 +89,15 @@ def test_batch_jobs_are_advised_by_a_single_model_and_by_no_other(start_server: 
     assert many.client.get("/execution-parameters").status_code == 404
 
 
+def test_one_model_is_called_as_one_likes(start_server: Servers, root: Path) -> None:
+    server = start_server(scale_model(root / "m"), "single", model_name="digits")
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+    answer = server.client.post("/v2/models/digits/infer", json={"inputs": [tensor]}).json()
+    assert (answer["model_name"], answer["outputs"][0]["data"]) == ("digits", [2, 4, 6])
+    assert server.client.post("/invocations", content=b"[[1, 2, 3]]").json() == [[2, 4, 6]]
+    assert [model["modelName"] for model in server.client.get("/models").json()["models"]] == ["digits"]
+
+
 def test_ping_says_when_some_workers_are_missing(start_server: Servers, root: Path, tmp_path: Path) -> None:
     folder = code_model(
         tmp_path / "m",
@@ -157,6 +166,7 @@ def test_option_beats_variables() -> None:
         ("MOORING_OVERLOAD_STATUS", "500", "503 or 429"),
         ("MOORING_BUFFER_STREAMS", "maybe", "true or false"),
         ("MOORING_RESPONSE_SECONDS", "0", "more than 0"),
+        ("MOORING_MODEL_NAME", "a/b", "letters, digits"),
     ],
 )
 def test_bad_value_is_told_with_its_name(name: str, value: str, expected: str) -> None:

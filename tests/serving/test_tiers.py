@@ -11,7 +11,9 @@ from models import layered_model, scale_model
 from onnx import TensorProto, helper, numpy_helper
 from servers import RunningServer, Servers, wait_until
 
+from mooring.handler.defaults.model_cache import Tier
 from mooring.handler.defaults.onnx_cache import OnnxCache
+from mooring.handler.defaults.onnx_tiers import open_session
 from mooring.serving.memory import private_bytes
 
 WIDTH = 1024
@@ -158,3 +160,28 @@ def mapped_thousandfold(count: int) -> bytes:
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
     ).SerializeToString()
     return content
+
+
+@pytest.mark.parametrize("form", [Tier.MAPPED, Tier.PREPACKED])
+def test_large_model_has_all_its_threads_although_its_weights_lie_beside_its_file(tmp_path: Path, form: Tier) -> None:
+    folder = layered_model(tmp_path / "m", 5)
+    (tmp_path / "cache").mkdir()
+    made = OnnxCache(tmp_path / "cache").make(folder / "model.onnx")
+    assert made is not None
+    assert made.path.stat().st_size < 1 << 20
+    assert open_session(made.path, 2, form).get_session_options().intra_op_num_threads == 2
+
+
+def test_model_that_computes_much_is_prepacked_however_seldom_it_is_asked(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    server = start(start_server, tmp_path)
+    server.load("m", layered_model(tmp_path / "m", 5))
+    wait_until(lambda: tier(server, "m") == "mapped", 60)
+    rows = np.ones((128, WIDTH)).tolist()
+    asked = 0
+    while tier(server, "m") == "mapped":
+        assert server.invoke("m", rows).status_code == 200
+        asked += 1
+    assert tier(server, "m") == "prepacked"
+    assert asked < 200

@@ -1,5 +1,7 @@
 """What KServe's own client sends to a server and reads from its answers, as JSON: `kserve_client.py FOLDER URL`.
 
+With `MODEL OUTPUT` after these, one model that takes rows of three floats is asked instead of the tests' own two.
+
 The folder holds KServe's package. Of it only the client's module is imported, and what that imports: the package's root
 would bring the Kubernetes client and a server. Of pandas it reads one name, for data frames, which nobody sends here.
 """
@@ -8,14 +10,15 @@ import asyncio
 import json
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-FOLDER, URL = sys.argv[1:]
+FOLDER, URL, *ONE = sys.argv[1:]
+TWO_ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
 package = types.ModuleType("kserve")
 package.__path__ = [str(Path(FOLDER, "kserve"))]
 pandas = types.ModuleType("pandas")
@@ -52,18 +55,26 @@ async def refusal(client: Any) -> Any:
         return {"status": error.response.status_code, "message": str(error)}
 
 
+async def health(client: Any, models: Sequence[str]) -> dict[str, Any]:
+    """What the client makes of the server's health, and of its models'."""
+    return {
+        "live": await client.is_server_live(URL),
+        "ready": await client.is_server_ready(URL),
+        "ready models": [await client.is_model_ready(URL, name) for name in models],
+    }
+
+
 async def main() -> None:
     """Print everything that was asked, by name."""
     async with InferenceRESTClient(RESTConfig(protocol="v2", timeout=30)) as client:
-        two_rows = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
-        answers = {
-            "data": await both(lambda sends, asks: infer(client, "scale", two_rows, "y", sends=sends, asks=asks)),
-            "code": await both(lambda sends, asks: infer(client, "code", [[1, 2]], "tripled", sends=sends, asks=asks)),
-            "live": await client.is_server_live(URL),
-            "ready": await client.is_server_ready(URL),
-            "ready models": [await client.is_model_ready(URL, name) for name in ("scale", "code", "nobody")],
-            "refusal": await refusal(client),
-        }
+        model, output = ONE or ("scale", "y")
+        data = await both(lambda sends, asks: infer(client, model, TWO_ROWS, output, sends=sends, asks=asks))
+        answers: dict[str, Any] = {"data": data}
+        if not ONE:
+            code = await both(lambda sends, asks: infer(client, "code", [[1, 2]], "tripled", sends=sends, asks=asks))
+            answers |= {"code": code, "refusal": await refusal(client)}
+        # Last: a repository's models are loaded when they are asked.
+        answers |= await health(client, [model] if ONE else ["scale", "code", "nobody"])
     print(json.dumps(answers))
 
 

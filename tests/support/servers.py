@@ -93,8 +93,12 @@ class RunningServer:
 
     def ping_status(self) -> int:
         """The status of /ping, 0 where nobody listens."""
+        return self.status("/ping")
+
+    def status(self, path: str) -> int:
+        """The status of a path, 0 where nobody listens."""
         try:
-            return self.client.get("/ping").status_code
+            return self.client.get(path).status_code
         except httpx.TransportError:
             return 0
 

@@ -42,6 +42,8 @@ def test_script_runs_once_without_torchs_variables(tmp_path: Path) -> None:
 def test_each_host_runs_an_undistributed_script_by_itself(tmp_path: Path) -> None:
     made = plan(tmp_path, resources=HOMOGENEOUS | {"current_host": "algo-2"})
     assert (made.world_size, len(made.ranks)) == (1, 1)
+    assert "MASTER_ADDR" not in {**made.variables, **made.ranks[0].variables}
+    assert (made.variables["SM_MASTER_ADDR"], made.variables["SM_MASTER_PORT"]) == ("algo-1", "7777")
 
 
 def test_second_host_has_the_later_ranks_and_does_not_hold_the_store(tmp_path: Path) -> None:

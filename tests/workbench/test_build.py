@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,15 +28,18 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize(("target", "suffix"), [("training", ""), ("inference", "-inference")])
+@pytest.mark.parametrize(
+    ("target", "suffix"), [("training", ""), ("inference", "-inference"), ("inference-mms", "-inference-mms")]
+)
 def test_checkout_builds_the_image_that_is_named(device: str, target: str, suffix: str) -> None:
     plan = plan_build(ROOT, device, target, None, [])
     file = ROOT / f"Dockerfile.{device}"
     assert plan.tag == f"mooring:{device}{suffix}"
-    assert plan.command == (
-        *("docker", "build", "--tag", plan.tag, "--file", str(file), "--target", target),
-        str(ROOT),
-    )
+    beginning = ("docker", "build", "--tag", plan.tag, "--file", str(file), "--target", target)
+    assert plan.command[: len(beginning)] == beginning
+    assert plan.command[-1] == str(ROOT)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"VERSION={version}" in plan.command
     assert f"AS {target}\n" in file.read_text(encoding="utf-8")
     assert (ROOT / CONSTRAINTS).is_file()
 

@@ -101,7 +101,11 @@ def test_content_type_says_how_to_read(base: Path, content_type: str, expected: 
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
-    [("a.jsonl", b'{"x": 1}\n', {"x": [1]}), ("a.txt.gz", gzip.compress(b"x", mtime=0), ["x"]), ("a.rec", frame(b"x"), [b"x"])],
+    [
+        ("a.jsonl", b'{"x": 1}\n', {"x": [1]}),
+        ("a.txt.gz", gzip.compress(b"x", mtime=0), ["x"]),
+        ("a.rec", frame(b"x"), [b"x"]),
+    ],
 )
 def test_names_of_files_say_how_to_read_where_nothing_else_does(
     base: Path, name: str, content: bytes, expected: Any
