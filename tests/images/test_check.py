@@ -1,17 +1,16 @@
 """`mooring check` on real images: our own, and one that somebody else wrote in an afternoon."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import plain_images
 import pytest
+from images import Images, build
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 MOORING = Path(sys.executable).parent / "mooring"
 BASE = "python:3.11-slim-bookworm"
@@ -20,13 +19,6 @@ FROM {BASE}
 COPY --chmod=755 serve /usr/local/bin/serve
 CMD ["serve"]
 """
-
-
-class Images(Protocol):
-    """Tags of our images."""
-
-    cpu: str
-    inference: str
 
 
 def check(*arguments: str, cwd: Path) -> tuple[int, dict[str, dict[str, str]]]:
@@ -45,22 +37,14 @@ def containers(image: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.fixture(scope="module", autouse=True)
-def engine() -> None:
-    """A Docker engine that answers, without which there is nothing to test."""
-    if shutil.which("docker") is None or subprocess.run(["docker", "version"], capture_output=True).returncode:
-        pytest.skip("no Docker engine answers")
-
-
 @pytest.fixture
-def by_hand(tmp_path: Path) -> Iterator[str]:
+def by_hand(images: Images, tmp_path: Path) -> Iterator[str]:
     """An image with a server written by hand."""
     folder = tmp_path / "image"
     folder.mkdir()
     (folder / "serve").write_text(plain_images.BY_HAND, encoding="utf-8")
     (folder / "Dockerfile").write_text(DOCKERFILE, encoding="utf-8")
-    tag = "mooring-check-by-hand"
-    subprocess.run(["docker", "build", "--quiet", "--tag", tag, str(folder)], check=True, capture_output=True)
+    tag = build("mooring-test:by-hand", source=folder)
     yield tag
     subprocess.run(["docker", "rmi", "--force", tag], check=True, capture_output=True)
 
@@ -85,7 +69,7 @@ def test_server_written_by_hand_is_told_what_it_lacks(by_hand: str, tmp_path: Pa
     assert {"image.other-user", "image.read-only-root", "serving.keeps-to-limits"} <= set(found["pass"])
 
 
-def test_image_that_does_neither_is_told_so(tmp_path: Path) -> None:
+def test_image_that_does_neither_is_told_so(images: Images, tmp_path: Path) -> None:
     code, found = check(BASE, cwd=tmp_path)
     assert code == 1
     assert set(found["fail"]) == {"image.commands"}
