@@ -88,8 +88,8 @@ def _show_log() -> None:
 
 def _import_once(entry_point: EntryPoint) -> None:
     """Import what every rank would import, as far as that can be told without running anything."""
-    if isinstance(entry_point, Command):
-        return
+    if isinstance(entry_point, Command) or importlib.util.find_spec("torch") is None:
+        return  # one rank may do without torch, and so may an image that trains with something else
     importlib.import_module("torch.distributed")
     source = _source(entry_point)
     for word, module in IMPORTED_FOR.items():

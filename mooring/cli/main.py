@@ -13,6 +13,7 @@ COMMANDS = {
     "sbom": ("mooring.cli.sbom", "say what an image holds: packages, versions, licences"),
     "push": ("mooring.cli.push", "push an image to ECR"),
     "run": ("mooring.cli.run", "run train or serve as the platform would"),
+    "check": ("mooring.cli.check", "try what an image keeps of the platform's contract"),
     "train": ("mooring.cli.train", "run a training job, as the platform does"),
     "explain": ("mooring.cli.explain", "print what train would do, and do nothing"),
     "supervise": ("mooring.cli.supervise", "run a command as a container's first process"),

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from mooring.runner.docker import DOCKER, ask
 from mooring.runner.docker_runner import DockerRunner, run_command
 from mooring.runner.process_runner import ProcessRunner, RunningProcess, process_only_variables
 
-from .run_options import hyperparameters, parser
+from .run_options import hyperparameters, parser, variables
 
 if TYPE_CHECKING:
     from mooring.workbench.attend import StopSignals
@@ -42,8 +42,8 @@ def main() -> None:
         if getattr(arguments, option) and not arguments.image:
             parser().error(f"--{option} is for containers; processes have no such limit. Name an image with --image")
     try:
-        variables = _variables(arguments.env, process_variables())
-        sys.exit(_train(arguments, variables) if arguments.what == "train" else _serve(arguments, variables))
+        given = variables(arguments.env, process_variables())
+        sys.exit(_train(arguments, given) if arguments.what == "train" else _serve(arguments, given))
     except ValueError as error:
         parser().error(str(error))
     except KeyboardInterrupt:
@@ -52,13 +52,6 @@ def main() -> None:
     except (MooringError, OSError) as error:
         sys.stderr.write(f"mooring run: {error}\n")
         sys.exit(1)
-
-
-def _variables(given: Sequence[tuple[str, str | None]], here: Mapping[str, str]) -> dict[str, str]:
-    missing = [name for name, value in given if value is None and name not in here]
-    if missing:
-        raise ValueError(f"--env: there is no variable {', '.join(missing)} here; give it as NAME=VALUE")
-    return {name: here[name] if value is None else value for name, value in given}
 
 
 # --- train ------------------------------------------------------------------------------------------------------------

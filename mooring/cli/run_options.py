@@ -175,6 +175,14 @@ def variable(text: str) -> tuple[str, str | None]:
     return name, value if separator else None
 
 
+def variables(given: Sequence[tuple[str, str | None]], here: Mapping[str, str]) -> dict[str, str]:
+    """Return variables with their values. Raises `ValueError` naming all that have none here."""
+    missing = [name for name, value in given if value is None and name not in here]
+    if missing:
+        raise ValueError(f"--env: there is no variable {', '.join(missing)} here; give it as NAME=VALUE")
+    return {name: here[name] if value is None else value for name, value in given}
+
+
 def memory(text: str) -> str:
     """Read a size as Docker has it."""
     if not MEMORY.fullmatch(text):

@@ -30,3 +30,4 @@ class ContainerSpec:
     name: str = ""
     network: str | None = None
     host: str | None = None  # its name for others of the network
+    options: tuple[str, ...] = ()  # more of Docker's own; a process has none

@@ -92,7 +92,7 @@ def run_command(spec: ContainerSpec) -> list[str]:
     for option, limit in (("--cpus", spec.cpus), ("--memory", spec.memory), ("--gpus", spec.gpus)):
         if limit is not None:
             command += [option, str(limit)]
-    return [*command, spec.image, *spec.command]
+    return [*command, *spec.options, spec.image, *spec.command]
 
 
 def _is_dockers(name: str) -> bool:

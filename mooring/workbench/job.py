@@ -98,7 +98,7 @@ class TrainingJob:
         )
 
     def _program(self) -> dict[str, str]:
-        named = {"SAGEMAKER_PROGRAM", "MOORING_PROGRAM", "SAGEMAKER_TRAINING_MODULE"} & set(self.variables)
+        named = {"SAGEMAKER_PROGRAM", "MOORING_ALGORITHM", "SAGEMAKER_TRAINING_MODULE"} & set(self.variables)
         if self.program is not None:
             return {"SAGEMAKER_PROGRAM": self.program}
         if named or self.code is None or "sagemaker_program" in self.hyperparameters:

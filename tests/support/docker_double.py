@@ -7,12 +7,13 @@ binds to.
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PROGRAM = r'''
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -45,11 +46,17 @@ def need_image(name, code=1):
 def run(words):
     given, (image, *command) = options(words)
     need_image(image, 125)
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONUNBUFFERED": "1"}
+    # An image of ours has this environment's commands; another has those of a folder, and what every machine has.
+    own = behaviour["bins"].get(image)
+    path = f"{own}:/usr/bin:/bin" if own else f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"PATH": path, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    if not own:
+        environment["PYTHONUNBUFFERED"] = "1"
     for pair in given.get("--env", []):
         name, equals, value = pair.partition("=")
         environment[name] = value if equals else os.environ[name]
-    base = HERE / given["--name"][0]
+    name = given.get("--name", [f"unnamed-{os.getpid()}"])[0]
+    base = HERE / name
     base.mkdir()
     environment["SAGEMAKER_BASE_DIR"] = str(base)
     for mount in given.get("--mount", []):
@@ -57,20 +64,21 @@ def run(words):
         if not Path(fields["src"]).exists():
             fail(f"docker: invalid mount config: bind source path does not exist: {fields['src']}", 125)
         place = base / Path(fields["dst"]).relative_to("/opt/ml")
+        place.parent.mkdir(parents=True, exist_ok=True)
         if place.is_dir():
             place.rmdir()  # a folder that something is mounted on is empty here, by our own doing
         place.symlink_to(fields["src"])
     for port in given.get("--publish", []):
         environment["SAGEMAKER_BIND_TO_PORT"] = port.split(":")[-2]
-    if command[0] in ("train", "serve"):
-        command[0] = str(Path(sys.executable).parent / command[0])
+    command = given.get("--entrypoint", []) + command
+    command[0] = shutil.which(command[0], path=path) or command[0]
     try:
         container = subprocess.Popen(command, env=environment, start_new_session=True)
     except FileNotFoundError:
         fail(f"docker: exec: {command[0]}: executable file not found in $PATH", 127)
-    partial = HERE / f".{given['--name'][0]}"
+    partial = HERE / f".{name}"
     partial.write_text(str(container.pid))
-    partial.rename(HERE / f"{given['--name'][0]}.pid")
+    partial.rename(HERE / f"{name}.pid")
     code = container.wait()
     sys.exit(128 - code if code < 0 else code)
 
@@ -132,12 +140,15 @@ elif WORDS[0] == "rm" and (HERE / f"{WORDS[-1]}.created").exists():
     (HERE / f"{WORDS[-1]}.created").unlink()
 elif WORDS[0] == "rm":
     send(pid_of(WORDS[-1]), signal.SIGKILL, group=True)
-elif WORDS[:2] == ["image", "inspect"] or WORDS[0] == "tag":
-    need_image(WORDS[-1] if WORDS[0] == "image" else WORDS[1])
-    facts = HERE / f"{WORDS[-1].replace('/', '_')}.json"
+elif WORDS[:2] == ["image", "inspect"] or WORDS[0] in ("tag", "pull"):
+    image = WORDS[1] if WORDS[0] == "tag" else WORDS[-1]
+    need_image(image)
+    facts = HERE / f"{image.replace('/', '_')}.json"
     if "{{json .}}" in WORDS and facts.exists():
         print("WARNING: Error loading config file", file=sys.stderr)
         print(facts.read_text())
+    elif WORDS[0] == "image":
+        print(json.dumps([behaviour["described"].get(image, {"Config": {}, "Size": 1 << 20})]))
 elif WORDS[0] == "push":
     print("The push refers to repository [somewhere]")
 elif WORDS[0] not in ("login", "build", "network"):
@@ -153,7 +164,18 @@ class DockerDouble:
 
     def set(self, *images: str, **failures: str) -> None:
         """Say which images there are, and what a command fails with."""
-        behaviour = {"images": images, "failures": failures}
+        self._write({"images": list(images), "failures": failures, "described": {}, "bins": {}})
+
+    def describe(self, image: str, config: Mapping[str, Any], commands: Path | None = None) -> None:
+        """Say what an image, one more or known, is found to be, and where its commands lie if it is not one of ours."""
+        behaviour = json.loads((self.folder / "behaviour.json").read_text(encoding="utf-8"))
+        behaviour["images"].append(image)
+        behaviour["described"][image] = {"Config": config, "Size": 1 << 20}
+        if commands is not None:
+            behaviour["bins"][image] = str(commands)
+        self._write(behaviour)
+
+    def _write(self, behaviour: Mapping[str, Any]) -> None:
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour), encoding="utf-8")
 
     def hold(self, image: str, facts: dict[str, Any], archive: bytes) -> None:

@@ -61,6 +61,19 @@ def test_python_script_runs_as_main_with_its_folder_importable(tmp_path: Path) -
     assert not job.paths.failure.exists()
 
 
+def test_script_that_does_without_torch_runs_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an image that only serves, or one that trains with something else."""
+    (tmp_path / "no-torch").mkdir()
+    hides = "import sys\nsys.modules['torch'] = None\n"
+    (tmp_path / "no-torch/sitecustomize.py").write_text(hides, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "no-torch"), prepend=":")
+    code, output = script(tmp_path, "import sys; print('torch is', sys.modules['torch'])").run()
+    assert code == 0, output
+    assert "torch is None" in output
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_ranks_meet_without_settings_of_the_scripts(tmp_path: Path, method: str) -> None:
     text = (

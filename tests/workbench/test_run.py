@@ -234,6 +234,14 @@ def test_cpus_of_a_process_are_cores_it_keeps_to(tmp_path: Path) -> None:
     assert "cores 1\n" in done.stderr
 
 
+def test_code_beside_a_ready_made_program_needs_no_script(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    algorithm = ["--env", "MOORING_ALGORITHM=image-classification"]
+    plan = run("train", "--code", "code", "--dry-run", *algorithm, cwd=tmp_path)
+    assert plan.returncode == 0, plan.stderr
+    assert "SAGEMAKER_PROGRAM" not in plan.stdout
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_dry_run_shows_everything_but_secrets_and_runs_nothing(tmp_path: Path, docker: DockerDouble, way: str) -> None:
     folder = project(tmp_path / "p", SCRIPT)

@@ -1,0 +1,83 @@
+"""Facts about an image that need no server and no job: what Docker knows of it, and what a shell in it finds."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mooring.runner.docker import DOCKER, DockerError, ask
+
+MULTI_MODELS = "com.amazonaws.sagemaker.capabilities.multi-models"
+BIND_TO_PORT = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
+TITLE = "org.opencontainers.image.title"
+COMMANDS = ("train", "serve", "bash", "chmod", "python3", "python", "pip", "torchrun", "mooring")
+# A line for each command that is on PATH, and each file of NVIDIA's driver where a base image would have it.
+PROBE = f"""\
+for name in {" ".join(COMMANDS)}; do command -v "$name" >/dev/null && echo "command $name"; done
+for file in /usr/lib/*/libcuda.so.* /usr/lib64/libcuda.so.* /usr/lib/*/libnvidia-ml.so.*; do
+    test -e "$file" && echo "driver $file"
+done
+echo shell sh
+"""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image as it lies there. Without a shell in it nobody knows its commands."""
+
+    size_bytes: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] = ()
+    commands: frozenset[str] = frozenset()
+    drivers: tuple[str, ...] = ()
+    has_shell: bool = True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it has Mooring in it, and so serves and trains what Mooring does."""
+        return self.labels.get(TITLE) == "Mooring" or "mooring" in self.commands
+
+    def has_label(self, name: str) -> bool:
+        """Whether a capability's label says true."""
+        return self.labels.get(name, "").lower() == "true"
+
+
+# The installed package, run as processes of this machine.
+INSTALLED = ImageFacts(labels={MULTI_MODELS: "true", BIND_TO_PORT: "true"}, commands=frozenset(COMMANDS))
+
+
+def read_image(image: str, on_line: Callable[[str], object]) -> ImageFacts:
+    """Return an image's facts, pulling it if it is not here. Raises `DockerNotFoundError`, `DockerError`."""
+    inspect = [DOCKER, "image", "inspect", image]
+    try:
+        known = json.loads(ask(inspect))[0]
+    except DockerError as error:
+        if "no such image" not in error.said.lower():
+            raise
+        on_line(f"{image} is not on this machine; pulling it.\n")
+        ask([DOCKER, "pull", image], on_line)
+        known = json.loads(ask(inspect))[0]
+    return _facts(known, _probed(image))
+
+
+def _facts(known: Mapping[str, Any], found: Mapping[str, list[str]]) -> ImageFacts:
+    config = known.get("Config") or {}
+    return ImageFacts(
+        known.get("Size") or 0,
+        config.get("Labels") or {},
+        tuple(config.get("Entrypoint") or ()),
+        frozenset(found.get("command", ())),
+        tuple(found.get("driver", ())),
+        has_shell="shell" in found,
+    )
+
+
+def _probed(image: str) -> dict[str, list[str]]:
+    try:
+        said = ask([DOCKER, "run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", PROBE])
+    except DockerError:  # an image without a shell is an image all the same
+        return {}
+    found: dict[str, list[str]] = {}
+    for kind, _, what in (line.partition(" ") for line in said.splitlines()):
+        found.setdefault(kind, []).append(what)
+    return found
