@@ -12,6 +12,8 @@ from starlette.requests import Request
 from .errors import AdminRefusedError, AdminTokenError
 
 SCHEME = "bearer"
+# What proxies add. A proxy on this machine has this machine's address; who asked it may be anybody.
+FORWARDING = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Admission:
 
     async def check(self, request: Request) -> None:
         """Raise `AdminRefusedError` or `AdminTokenError` unless the request is allowed. For FastAPI's `Depends`."""
-        if request.client is None or is_loopback(request.client.host):
+        is_local = request.client is None or is_loopback(request.client.host)
+        if is_local and not is_forwarded(request):
             return
         if self.token:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -32,6 +35,11 @@ class Admission:
                 raise AdminTokenError
         elif not self.is_open:
             raise AdminRefusedError
+
+
+def is_forwarded(request: Request) -> bool:
+    """Whether a proxy says that it passes the request on. A client can say so, too, and only loses by it."""
+    return any(name in request.headers for name in FORWARDING)
 
 
 def is_loopback(host: str) -> bool:

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from mooring import __version__
 
-from .admission import is_loopback
+from .admission import is_forwarded, is_loopback
 from .catalog import ModelCatalog
 from .door import Door
 from .errors import ConsoleRefusedError
@@ -68,7 +68,8 @@ def add_routes(app: FastAPI, door: Door, catalog: ModelCatalog, upkeep: Upkeep, 
     overview = Overview(catalog.table)
 
     def check(request: Request) -> None:
-        audience.check(request.client.host if request.client else "", request.headers.get("host", ""))
+        client = request.client.host if request.client else ""
+        audience.check("behind a proxy" if is_forwarded(request) else client, request.headers.get("host", ""))
 
     router = APIRouter(prefix="/console", dependencies=[Depends(check)])
 

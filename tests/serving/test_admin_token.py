@@ -81,6 +81,19 @@ def test_this_machine_needs_no_token(guarded: RunningServer, root: Path) -> None
     assert guarded.client.delete("/models/local").status_code == 200
 
 
+@pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "X-Real-IP"])
+def test_who_asks_a_proxy_on_this_machine_is_not_this_machine(guarded: RunningServer, root: Path, header: str) -> None:
+    passed_on = {header: "for=10.0.0.9"}
+    for method, path in ADMIN:
+        assert guarded.client.request(method, path, json={}, headers=passed_on).status_code == 401
+    assert guarded.client.get("/console", headers=passed_on).status_code in (403, 404)
+    signed = {**passed_on, "authorization": "Bearer " + TOKEN}
+    headers = {name.encode(): value.encode() for name, value in signed.items()}
+    url = {"model_name": "behind", "url": str(root / "m")}
+    assert guarded.client.post("/models", json=url, headers=headers).status_code == 200
+    assert guarded.client.delete("/models/behind", headers=headers).status_code == 200
+
+
 def test_token_is_not_logged(guarded: RunningServer) -> None:
     assert "admin_token=***" in guarded.log.read_text()
     assert TOKEN not in guarded.log.read_text()
