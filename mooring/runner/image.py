@@ -30,6 +30,7 @@ class ImageFacts:
     size_bytes: int
     digests: tuple[str, ...]
     labels: Mapping[str, str]
+    entrypoint: tuple[str, ...] = ()
 
 
 def inspect_image(name: str) -> ImageFacts:
@@ -37,6 +38,7 @@ def inspect_image(name: str) -> ImageFacts:
     # One line, the last: the docker command may have said something of its own before.
     line = last_words(ask([DOCKER, "image", "inspect", "--format", "{{json .}}", name]).splitlines())
     said: dict[str, Any] = json.loads(line)
+    config = said.get("Config") or {}
     return ImageFacts(
         name=name,
         id=said["Id"],
@@ -45,7 +47,8 @@ def inspect_image(name: str) -> ImageFacts:
         architecture=said.get("Architecture") or "",
         size_bytes=said.get("Size") or 0,
         digests=tuple(said.get("RepoDigests") or ()),
-        labels=(said.get("Config") or {}).get("Labels") or {},
+        labels=config.get("Labels") or {},
+        entrypoint=tuple(config.get("Entrypoint") or ()),
     )
 
 

@@ -143,12 +143,9 @@ elif WORDS[0] == "rm":
 elif WORDS[:2] == ["image", "inspect"] or WORDS[0] in ("tag", "pull"):
     image = WORDS[1] if WORDS[0] == "tag" else WORDS[-1]
     need_image(image)
-    facts = HERE / f"{image.replace('/', '_')}.json"
-    if "{{json .}}" in WORDS and facts.exists():
+    if WORDS[0] == "image":
         print("WARNING: Error loading config file", file=sys.stderr)
-        print(facts.read_text())
-    elif WORDS[0] == "image":
-        print(json.dumps([behaviour["described"].get(image, {"Config": {}, "Size": 1 << 20})]))
+        print(json.dumps(behaviour["described"].get(image, {"Id": "sha256:0", "Config": {}, "Size": 1 << 20})))
 elif WORDS[0] == "push":
     print("The push refers to repository [somewhere]")
 elif WORDS[0] not in ("login", "build", "network"):
@@ -168,9 +165,12 @@ class DockerDouble:
 
     def describe(self, image: str, config: Mapping[str, Any], commands: Path | None = None) -> None:
         """Say what an image, one more or known, is found to be, and where its commands lie if it is not one of ours."""
+        self._describe(image, {"Id": "sha256:0", "Config": config, "Size": 1 << 20}, commands)
+
+    def _describe(self, image: str, facts: Mapping[str, Any], commands: Path | None = None) -> None:
         behaviour = json.loads((self.folder / "behaviour.json").read_text(encoding="utf-8"))
         behaviour["images"].append(image)
-        behaviour["described"][image] = {"Config": config, "Size": 1 << 20}
+        behaviour["described"][image] = facts
         if commands is not None:
             behaviour["bins"][image] = str(commands)
         self._write(behaviour)
@@ -180,9 +180,8 @@ class DockerDouble:
 
     def hold(self, image: str, facts: dict[str, Any], archive: bytes) -> None:
         """Say what is known of an image, and what files it has."""
-        name = image.replace("/", "_")
-        (self.folder / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
-        (self.folder / f"{name}.tar").write_bytes(archive)
+        self._describe(image, facts)
+        (self.folder / f"{image.replace('/', '_')}.tar").write_bytes(archive)
 
     @property
     def calls(self) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 
 from mooring.workbench.conformance.examine import ROWS, rows_of
 from mooring.workbench.conformance.finding import Finding, Outcome
-from mooring.workbench.conformance.image import ImageFacts
+from mooring.workbench.conformance.image import ImageTraits
 from mooring.workbench.conformance.report import Report, as_json, as_junit, as_text
 from mooring.workbench.conformance.row import Part, Result
 from mooring.workbench.conformance.samples import (
@@ -106,16 +106,16 @@ def test_large_sample_is_a_model_of_its_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "only", "tried"),
     [
-        (ImageFacts(), (), {"image"}),
-        (ImageFacts(commands=frozenset({"train"})), (), {"image", "training"}),
-        (ImageFacts(commands=frozenset({"serve"})), (), {"image", "serving"}),
-        (ImageFacts(entrypoint=("python", "serve.py")), (), {"image", "serving"}),
-        (ImageFacts(entrypoint=("python", "train.py")), ("training",), {"image", "training", "serving"}),
-        (ImageFacts(has_shell=False), (), {"image", "serving"}),
+        (ImageTraits(), (), {"image"}),
+        (ImageTraits(commands=frozenset({"train"})), (), {"image", "training"}),
+        (ImageTraits(commands=frozenset({"serve"})), (), {"image", "serving"}),
+        (ImageTraits(entrypoint=("python", "serve.py")), (), {"image", "serving"}),
+        (ImageTraits(entrypoint=("python", "train.py")), ("training",), {"image", "training", "serving"}),
+        (ImageTraits(has_shell=False), (), {"image", "serving"}),
     ],
 )
 def test_parts_are_tried_that_the_image_can_have(
-    tmp_path: Path, facts: ImageFacts, only: tuple[str, ...], tried: set[str]
+    tmp_path: Path, facts: ImageTraits, only: tuple[str, ...], tried: set[str]
 ) -> None:
     subject = Subject("some:1", facts, Given(only=frozenset(map(Part, only))), tmp_path)
     assert {part.value for part in Part if not subject.why_not(part)} == tried

@@ -1,11 +1,10 @@
 """Facts about an image that need no server and no job: what Docker knows of it, and what a shell in it finds."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mooring.runner.docker import DOCKER, DockerError, ask
+from mooring.runner.image import inspect_image
 
 MULTI_MODELS = "com.amazonaws.sagemaker.capabilities.multi-models"
 BIND_TO_PORT = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
@@ -22,7 +21,7 @@ echo shell sh
 
 
 @dataclass(frozen=True)
-class ImageFacts:
+class ImageTraits:
     """An image as it lies there. Without a shell in it nobody knows its commands."""
 
     size_bytes: int = 0
@@ -43,29 +42,24 @@ class ImageFacts:
 
 
 # The installed package, run as processes of this machine.
-INSTALLED = ImageFacts(labels={MULTI_MODELS: "true", BIND_TO_PORT: "true"}, commands=frozenset(COMMANDS))
+INSTALLED = ImageTraits(labels={MULTI_MODELS: "true", BIND_TO_PORT: "true"}, commands=frozenset(COMMANDS))
 
 
-def read_image(image: str, on_line: Callable[[str], object]) -> ImageFacts:
+def read_image(image: str, on_line: Callable[[str], object]) -> ImageTraits:
     """Return an image's facts, pulling it if it is not here. Raises `DockerNotFoundError`, `DockerError`."""
-    inspect = [DOCKER, "image", "inspect", image]
     try:
-        known = json.loads(ask(inspect))[0]
+        known = inspect_image(image)
     except DockerError as error:
         if "no such image" not in error.said.lower():
             raise
         on_line(f"{image} is not on this machine; pulling it.\n")
         ask([DOCKER, "pull", image], on_line)
-        known = json.loads(ask(inspect))[0]
-    return _facts(known, _probed(image))
-
-
-def _facts(known: Mapping[str, Any], found: Mapping[str, list[str]]) -> ImageFacts:
-    config = known.get("Config") or {}
-    return ImageFacts(
-        known.get("Size") or 0,
-        config.get("Labels") or {},
-        tuple(config.get("Entrypoint") or ()),
+        known = inspect_image(image)
+    found = _probed(image)
+    return ImageTraits(
+        known.size_bytes,
+        known.labels,
+        known.entrypoint,
         frozenset(found.get("command", ())),
         tuple(found.get("driver", ())),
         has_shell="shell" in found,

@@ -15,7 +15,7 @@ from mooring.workbench.endpoint import STARTUP_SECONDS
 from mooring.workbench.job import TrainingJob
 
 from .finding import NotApplicableError
-from .image import MULTI_MODELS, ImageFacts
+from .image import MULTI_MODELS, ImageTraits
 from .row import Part
 from .samples import REQUEST, Request, write_model
 
@@ -46,7 +46,7 @@ class Subject:
     """What is tried. Without an image it is the installed package, as processes. `folder` is for what is written."""
 
     image: str
-    facts: ImageFacts
+    facts: ImageTraits
     given: Given
     folder: Path
 
