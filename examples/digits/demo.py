@@ -22,28 +22,14 @@ from PIL import Image
 from mooring.artifact.archive import extract, pack
 from mooring.contract.paths import ContainerPaths
 from mooring.runner.container_spec import ContainerSpec
-from mooring.runner.platform_files import write_training_inputs
 from mooring.runner.process_runner import ProcessRunner, RunningProcess
 
 from .endpoint import Endpoint, memory_mib, npy, percentiles
-from .images import Split, load_split, write_channels
+from .images import Split, load_split
+from .job import EPOCHS, write_job
 from .pictures import prediction_sheet, training_curve
 
 RESULTS = Path("build/demo")
-EPOCHS = 12
-HYPERPARAMETERS = {
-    "num_layers": 20,
-    "image_shape": "1,8,8",
-    "num_classes": 10,
-    "mini_batch_size": 64,
-    "epochs": EPOCHS,
-    "learning_rate": 0.1,
-    "optimizer": "sgd",
-    "momentum": 0.9,
-    "lr_scheduler_factor": 0.1,
-    "lr_scheduler_step": "8,11",
-    "seed": 7,
-}
 LEAST_ACCURACY = 0.97
 ACCURACY = "validation:accuracy"
 RESUMED = re.compile(r"resumed after step (\d+)")
@@ -119,20 +105,6 @@ def relay(line: str) -> None:
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
-
-
-def write_job(base: Path, train: Split, validation: Split) -> ContainerPaths:
-    """Write the tree that the platform would mount: images, listings and config files."""
-    paths = write_training_inputs(
-        base,
-        hyperparameters={**HYPERPARAMETERS, "num_training_samples": len(train.labels)},
-        channels=dict.fromkeys(("train", "validation", "train_lst", "validation_lst"), "application/x-image"),
-    )
-    for split, name in ((train, "train"), (validation, "validation")):
-        shutil.rmtree(paths.channel(name), ignore_errors=True)
-        shutil.rmtree(paths.channel(f"{name}_lst"), ignore_errors=True)
-        write_channels(split, paths.channel(name), paths.channel(f"{name}_lst"))
-    return paths
 
 
 def train_twice(base: Path, paths: ContainerPaths, report: Report) -> tuple[Rows, Rows, int]:

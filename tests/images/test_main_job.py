@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +10,11 @@ from containers import Served, serving, training
 from images import Images
 from PIL import Image
 
-from examples.digits.images import Split, load_split, write_channels
+from examples.digits.images import Split, load_split
+from examples.digits.job import write_job
 from mooring.contract.paths import ContainerPaths
-from mooring.runner.platform_files import write_training_inputs
 
-CHANNELS = ("train", "validation", "train_lst", "validation_lst")
 EPOCHS = 4
-HYPERPARAMETERS = {
-    "num_layers": 20,
-    "image_shape": "1,8,8",
-    "num_classes": 10,
-    "mini_batch_size": 64,
-    "epochs": EPOCHS,
-    "learning_rate": 0.1,
-    "seed": 7,
-}
 OPTIONS = ["--env", "MOORING_ALGORITHM=image-classification", "--env", "MOORING_PROCESSES_PER_HOST=2"]
 LEAST_ACCURACY = 0.9
 
@@ -39,17 +28,7 @@ def validation() -> Split:
 def trained(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A job's folder after two runs of one training container each, the first of which was stopped."""
     base = tmp_path_factory.mktemp("job")
-    train, validation = load_split()
-    paths = write_training_inputs(
-        base,
-        hyperparameters={**HYPERPARAMETERS, "num_training_samples": len(train.labels)},
-        channels=dict.fromkeys(CHANNELS, "application/x-image"),
-        seen_as=Path("/opt/ml"),
-    )
-    for split, name in ((train, "train"), (validation, "validation")):
-        shutil.rmtree(paths.channel(name))
-        shutil.rmtree(paths.channel(f"{name}_lst"))
-        write_channels(split, paths.channel(name), paths.channel(f"{name}_lst"))
+    paths = write_job(base, *load_split(), seen_as=Path("/opt/ml"), epochs=EPOCHS)
     with training(images.cpu, base, options=OPTIONS) as container:
         container.wait_for(lambda: len(epochs(paths)) >= 2)
         assert container.stop() == 0, container.logs
