@@ -1,11 +1,14 @@
-# make demo · test · check · audit · format · bench (bench-serving, bench-models, bench-training) · lock · image-gpu. Each sets itself up in .venv; nothing is installed globally.
+# make demo · test · check · audit · format · bench (bench-serving, bench-models, bench-training) · upgrade · lock · image-gpu. Each sets itself up in .venv; nothing is installed globally.
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS := docker/requirements/constraints.txt
-TORCH := $(shell sed -n '/^torch==/p' $(CONSTRAINTS))
+TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' $(CONSTRAINTS))
 # PyTorch's own index of CPU builds, so that a machine without a GPU never downloads CUDA.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# What of pyproject.toml is installed, besides its group dev.
+EXTRAS := training,serving,audio,otel,tensorboard
 
 # What KServe's client imports and we do not: its package asks for 238 MB, of which a request over HTTP takes these. Of
 # lightkube-models only the shapes of the API of Kubernetes are read, which manifests are held against.
@@ -19,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit format bench bench-models bench-serving bench-training lock image-gpu clean
+.PHONY: help demo test check audit format bench bench-models bench-serving bench-training upgrade lock image-gpu clean
 
 help:  ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,7 +35,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@# A wheel in a folder that pip is configured to look in (PIP_FIND_LINKS) comes first and needs no index.
 	@$(PIP) install --no-index --no-deps '$(TORCH)' 2>/dev/null \
 	  || $(PIP) install --index-url $(TORCH_INDEX) --no-deps '$(TORCH)'
-	@$(PIP) install -c $(CONSTRAINTS) -e '.[training,serving,audio,otel,tensorboard]' --group dev
+	@$(PIP) install -c $(CONSTRAINTS) -e '.[$(EXTRAS)]' --group dev
 	@# Triton's client asks for older versions of packages that it does not use over HTTP.
 	@$(PIP) install -c $(CONSTRAINTS) --no-deps tritonclient $(TRITONCLIENT)
 	@# Beside the environment: in it, `import mms` is to find our stand-in. Its tests need a java on PATH, too.
@@ -70,6 +73,10 @@ bench-models: $(READY)  ## which model makes room, and answers while others load
 
 bench-training: $(READY)  ## train against bare torchrun, and what a checkpoint costs the loop
 	@$(BIN)/python -m benchmarks.training
+
+upgrade: $(READY)  ## the newest versions that go together into the constraints (ARGS=--dry-run only tells); lock and test come after
+	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/python docker/upgrade.py $(ARGS) --extras $(EXTRAS),gpu \
+	  --beside pip multi-model-server tritonclient $(TRITONCLIENT) $(KSERVE)
 
 lock: $(READY)  ## which files the images install, with hashes (ARGS="--wheels DIR" for torch's, where its index is out of reach)
 	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/python docker/lock.py $(ARGS)

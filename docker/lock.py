@@ -35,6 +35,7 @@ SDKS = {
 }
 COMMAND = "make lock"
 PYTHON = "3.11"
+UV = f"uv pip compile --quiet --python-version={PYTHON} --no-header --no-annotate --no-config --system-certs".split()
 # Kept apart by device: both provide the same import name.
 RUNTIME, GPU_RUNTIME = "onnxruntime", "onnxruntime-gpu"
 INFERENCE = ("serving", "audio")
@@ -93,9 +94,9 @@ def resolve(extras: Sequence[str], device: str) -> Entries:
     """Return what our extras need on a device."""
     options = [str(ROOT / "pyproject.toml"), *(f"--extra={extra}" for extra in extras)]
     if device == "cpu":
-        return _compile(options)
+        return compiled(options)
     # Nothing can be both absent and required, so the one is required nowhere.
-    return _compile([*options, "--extra=gpu"], override=f"{RUNTIME} ; sys_platform == 'nowhere'\n")
+    return compiled([*options, "--extra=gpu"], override=f"{RUNTIME} ; sys_platform == 'nowhere'\n")
 
 
 def resolve_names(names: Iterable[str], constraints: Path | None = CONSTRAINTS) -> Entries:
@@ -103,21 +104,21 @@ def resolve_names(names: Iterable[str], constraints: Path | None = CONSTRAINTS) 
     with tempfile.NamedTemporaryFile("w", suffix=".in") as wanted:
         wanted.write("\n".join(names))
         wanted.flush()
-        return _compile([wanted.name], constraints=constraints)
+        return compiled([wanted.name], constraints=constraints)
 
 
-def _compile(options: Sequence[str], override: str = "", constraints: Path | None = CONSTRAINTS) -> Entries:
+def compiled(options: Sequence[str], override: str = "", constraints: Path | None = CONSTRAINTS) -> Entries:
+    """Return what uv resolves for linux, by options of `uv pip compile`. Raises `CalledProcessError`."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
         overrides.write(override)
         overrides.flush()
-        command = ["uv", "pip", "compile", "--quiet", "--universal", f"--python-version={PYTHON}", "--generate-hashes"]
-        command += ["--no-header", "--no-annotate", "--no-config", "--system-certs", *options]
+        command = [*UV, "--universal", "--generate-hashes", *options]
         command += [f"--override={overrides.name}", *([f"--constraint={constraints}"] if constraints else [])]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return {name: lines for name, lines in entries(done.stdout).items() if _is_for_linux(lines)}
+    return {name: lines for name, lines in entries(done.stdout).items() if is_for_linux(lines)}
 
 
-def _is_for_linux(lines: str) -> bool:
+def is_for_linux(lines: str) -> bool:
     """Whether an entry is for one of our platforms; a lock for all platforms is what uv makes."""
     marker = Requirement(lines.splitlines()[0].removesuffix("\\")).marker
     places = ({"sys_platform": "linux", "platform_machine": machine} for machine in MACHINES)
