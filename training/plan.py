@@ -1,6 +1,6 @@
 """The launch plan: everything a training run will do, as a value that can be shown before it is performed. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -34,7 +34,7 @@ OTHER_LAUNCHERS = {
     "sagemaker_multi_worker_mirrored_strategy_enabled": "TensorFlow's mirrored strategy",
 }
 DISTRIBUTED_SWITCHES = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
-LOOPBACK = "lo"
+LOOPBACK, LOOPBACK_ADDRESS = "lo", "127.0.0.1"
 # NCCL's plugin for EFA reads these; RDMAV_FORK_SAFE because DataLoader workers are forked.
 EFA_VARIABLES = {"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "RDMAV_FORK_SAFE": "1"}
 
@@ -89,12 +89,7 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
         hosts = (current,)  # each host runs the script by itself
     world_size = per_host * len(hosts)
     first = hosts.index(current) * per_host
-    several_hosts = len(hosts) > 1
-    defaults = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(max(1, environment.cpus // per_host))}
-    defaults |= _interface_variables(environment.cluster.usable_interface() if several_hosts else LOOPBACK)
-    if environment.has_efa:
-        defaults |= EFA_VARIABLES
-    chosen = {ALGORITHM_VARIABLE: program} if program else {}
+    variables = _defaults(environment, hosts, per_host) | _inherited(environment.variables) | sm_variables(environment)
     return LaunchPlan(
         entry_point=entry_point,
         # A ready-made program reads its hyperparameters from the file.
@@ -104,7 +99,7 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
             to_arguments(environment.hyperparameters, _choice(environment.variables, DIALECT_VARIABLE, Dialect.SDK_V2))
         ),
         directory=None if program else environment.paths.code,
-        variables=defaults | _inherited(environment.variables) | sm_variables(environment) | chosen,
+        variables=variables | ({ALGORITHM_VARIABLE: program} if program else {}),
         ranks=tuple(
             RankPlan(first + local, local, _rank_variables(first + local, local, world_size, per_host, hosts))
             for local in range(per_host)
@@ -116,8 +111,24 @@ def make_plan(environment: TrainingEnvironment, entry_point: EntryPoint) -> Laun
         host=current,
         max_restarts=_restarts(environment.variables),
         join_seconds=seconds(environment.variables, JOIN_VARIABLE, DEFAULT_JOIN_S),
-        meeting_port=(MASTER_PORT if several_hosts else 0) if world_size > 1 else None,
+        meeting_port=(MASTER_PORT if len(hosts) > 1 else 0) if world_size > 1 else None,
     )
+
+
+def _defaults(environment: TrainingEnvironment, hosts: tuple[str, ...], per_host: int) -> dict[str, str]:
+    """Return what every process of a run gets, but for what the user has chosen himself.
+
+    A single process, which gets no rank, may meet those of the other hosts by itself, as the earlier PyTorch image's.
+    """
+    is_single = len(hosts) * per_host == 1
+    met = environment.cluster.hosts if is_single else hosts
+    variables = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(max(1, environment.cpus // per_host))}
+    variables |= _interface_variables(environment.cluster.usable_interface() if len(met) > 1 else LOOPBACK)
+    if is_single:
+        variables |= {"MASTER_ADDR": _meeting_address(met), "MASTER_PORT": str(MASTER_PORT)}
+    if environment.has_efa:
+        variables |= EFA_VARIABLES
+    return variables
 
 
 def _inherited(variables: Mapping[str, str]) -> dict[str, str]:
@@ -184,8 +195,13 @@ def _interface_variables(interface: str | None) -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
 
 
+def _meeting_address(hosts: Sequence[str]) -> str:
+    """Return where processes of these hosts meet: on the first of them, in the order of their names."""
+    return hosts[0] if len(hosts) > 1 else LOOPBACK_ADDRESS
+
+
 def _rank_variables(rank: int, local: int, world_size: int, per_host: int, hosts: tuple[str, ...]) -> dict[str, str]:
-    """Return what torch.distributed reads. A run of one process gets none: some scripts would think it distributed."""
+    """Return what torch.distributed reads. One process alone gets no rank: some scripts would think it distributed."""
     if world_size == 1:
         return {}
     return {
@@ -195,7 +211,7 @@ def _rank_variables(rank: int, local: int, world_size: int, per_host: int, hosts
         "LOCAL_WORLD_SIZE": str(per_host),
         "GROUP_RANK": str(rank // per_host),
         "GROUP_WORLD_SIZE": str(len(hosts)),
-        "MASTER_ADDR": hosts[0] if len(hosts) > 1 else "127.0.0.1",
+        "MASTER_ADDR": _meeting_address(hosts),
         # The agent of the first host holds the store where ranks meet, not rank 0.
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RUN_ID": "mooring",

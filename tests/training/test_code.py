@@ -7,7 +7,6 @@ import sys
 import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 from training_jobs import Job
+from wheels import write_wheel
 
 from mooring.artifact.archive import pack
 from mooring.artifact.store import StoreError
@@ -153,17 +153,6 @@ def test_object_that_cannot_be_fetched_is_named(
 # --- requirements -----------------------------------------------------------------------------------------------------
 
 
-def write_wheel(folder: Path, name: str, requires: str = "") -> None:
-    """A wheel of one module, as small as one can be."""
-    folder.mkdir(exist_ok=True)
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}"
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{name}.py", "VALUE = 7\n")
-        wheel.writestr(f"{name}-1.0.dist-info/METADATA", metadata)
-        wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
-
-
 @pytest.fixture
 def uninstalled() -> Iterator[str]:
     """The name of a package that this environment does not have, before or after."""
@@ -174,18 +163,18 @@ def uninstalled() -> Iterator[str]:
 
 def test_requirements_come_from_wheels_beside_the_code(tmp_path: Path, uninstalled: str) -> None:
     job = Job.write(
-        tmp_path, f"#!/bin/bash\n{sys.executable} -c 'import {uninstalled} as m; print(m.VALUE)'\n", name="run.sh"
+        tmp_path, f"#!/bin/bash\n{sys.executable} -c 'import {uninstalled} as m; print(m.VERSION)'\n", name="run.sh"
     )
     write_wheel(job.paths.code / "wheels", uninstalled)
     (job.paths.code / "requirements.txt").write_text(uninstalled, encoding="utf-8")
     code, output = job.run()
     assert code == 0, output
-    assert "\n7\n" in output
+    assert "\n1.0\n" in output
 
 
 def test_requirement_that_would_replace_torch_is_refused(tmp_path: Path, uninstalled: str) -> None:
     job = Job.write(tmp_path, "#!/bin/bash\necho ran\n", name="run.sh")
-    write_wheel(job.paths.code / "wheels", uninstalled, requires="Requires-Dist: torch<2\n")
+    write_wheel(job.paths.code / "wheels", uninstalled, requires=["torch<2"])
     (job.paths.code / "requirements.txt").write_text(uninstalled, encoding="utf-8")
     code, output = job.run()
     assert code == 1

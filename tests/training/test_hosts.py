@@ -31,6 +31,17 @@ print(f"rank {dist.get_rank()} on {os.environ['SM_CURRENT_HOST']} sees {int(ones
 dist.destroy_process_group()
 """
 
+# Runs once on each host and meets by itself, as scripts for the earlier PyTorch image do.
+MEET_BY_THEMSELVES = """
+import json, os, torch, torch.distributed as dist
+hosts, host = json.loads(os.environ["SM_HOSTS"]), os.environ["SM_CURRENT_HOST"]
+dist.init_process_group("gloo", init_method="env://", rank=hosts.index(host), world_size=len(hosts))
+ones = torch.ones(1)
+dist.all_reduce(ones)
+print(f"rank {dist.get_rank()} on {host} sees {int(ones)}", flush=True)
+dist.destroy_process_group()
+"""
+
 # Fails once, on the second host, as long as there is no file that says that it has.
 FAILS_ONCE = """
 import os, sys, time, torch, torch.distributed as dist
@@ -64,16 +75,20 @@ def two_hosts() -> Iterator[Hosts]:
         yield prefixes
 
 
-def start(prefixes: Hosts, base: Path, script: str, host: str, **variables: str) -> tuple[Job, Run]:
-    job = Job.write(base / host, script, ranks=2)
+def start(
+    prefixes: Hosts, base: Path, script: str, host: str, *, ranks: int | None = 2, **variables: str
+) -> tuple[Job, Run]:
+    job = Job.write(base / host, script, ranks=ranks)
     write_config(base / host, "resourceconfig.json", HOMOGENEOUS | {"current_host": host})
     return job, Run.start(ContainerSpec((*prefixes[host], TRAIN), job.base, job.variables | variables))
 
 
-def run_both(prefixes: Hosts, base: Path, script: str, **variables: str) -> dict[str, tuple[int, str, Job]]:
+def run_both(
+    prefixes: Hosts, base: Path, script: str, *, ranks: int | None = 2, **variables: str
+) -> dict[str, tuple[int, str, Job]]:
     """Run a job on both hosts; returns exit code, output and job by host."""
     with ExitStack() as stack:
-        started = {host: start(prefixes, base, script, host, **variables) for host in prefixes}
+        started = {host: start(prefixes, base, script, host, ranks=ranks, **variables) for host in prefixes}
         for _, run in started.values():
             stack.enter_context(run.process)
         return {host: (run.process.wait(TIMEOUT_S), run.output, job) for host, (job, run) in started.items()}
@@ -85,6 +100,14 @@ def test_ranks_of_both_hosts_meet(two_hosts: Hosts, tmp_path: Path) -> None:
     assert [code for code, _, _ in ended.values()] == [0, 0], ended
     seen = sorted(re.findall(r"rank \d on algo-\d sees \d", "".join(output for _, output, _ in ended.values())))
     assert seen == [f"rank {rank} on algo-{1 + rank // 2} sees 4" for rank in range(4)]
+
+
+@pytest.mark.slow
+def test_scripts_that_run_once_on_each_host_meet_by_themselves(two_hosts: Hosts, tmp_path: Path) -> None:
+    ended = run_both(two_hosts, tmp_path, MEET_BY_THEMSELVES, ranks=None)
+    assert [code for code, _, _ in ended.values()] == [0, 0], ended
+    assert "rank 0 on algo-1 sees 2" in ended["algo-1"][1]
+    assert "rank 1 on algo-2 sees 2" in ended["algo-2"][1]
 
 
 @pytest.mark.slow

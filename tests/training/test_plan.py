@@ -41,9 +41,27 @@ def test_script_runs_once_without_torchs_variables(tmp_path: Path) -> None:
 
 def test_each_host_runs_an_undistributed_script_by_itself(tmp_path: Path) -> None:
     made = plan(tmp_path, resources=HOMOGENEOUS | {"current_host": "algo-2"})
-    assert (made.world_size, len(made.ranks)) == (1, 1)
-    assert "MASTER_ADDR" not in {**made.variables, **made.ranks[0].variables}
-    assert (made.variables["SM_MASTER_ADDR"], made.variables["SM_MASTER_PORT"]) == ("algo-1", "7777")
+    assert (made.world_size, [dict(rank.variables) for rank in made.ranks]) == (1, [{}])
+    assert made.meeting_port is None
+
+
+@pytest.mark.parametrize(
+    ("resources", "address"), [(HOMOGENEOUS | {"current_host": "algo-2"}, "algo-1"), (ONE_HOST, "127.0.0.1")]
+)
+def test_undistributed_script_is_told_where_it_may_meet_those_of_other_hosts(
+    tmp_path: Path, resources: Any, address: str
+) -> None:
+    """As the earlier PyTorch image told it, whose scripts take their rank from SM_HOSTS."""
+    variables = plan(tmp_path, resources=resources).variables
+    assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == (address, "7777")
+    assert (variables["SM_MASTER_ADDR"], variables["SM_MASTER_PORT"]) == ("algo-1", "7777")
+
+
+def test_undistributed_script_is_kept_to_the_loopback_only_where_there_is_one_host(tmp_path: Path) -> None:
+    several = environment(tmp_path / "several", resources=HOMOGENEOUS)
+    interface = several.cluster.usable_interface()
+    assert make_plan(several, Module("a")).variables.get("GLOO_SOCKET_IFNAME") == interface != "lo"
+    assert plan(tmp_path / "one").variables["GLOO_SOCKET_IFNAME"] == "lo"
 
 
 def test_second_host_has_the_later_ranks_and_does_not_hold_the_store(tmp_path: Path) -> None:
@@ -78,8 +96,9 @@ def test_output_is_not_kept_back_in_the_ranks(tmp_path: Path) -> None:
 
 
 def test_users_variables_stand_where_the_plan_has_only_a_default(tmp_path: Path) -> None:
-    made = plan(tmp_path, OMP_NUM_THREADS="7", GLOO_SOCKET_IFNAME="eth9", SM_HOSTS="stale")
-    assert (made.variables["OMP_NUM_THREADS"], made.variables["GLOO_SOCKET_IFNAME"]) == ("7", "eth9")
+    chosen = {"OMP_NUM_THREADS": "7", "GLOO_SOCKET_IFNAME": "eth9", "MASTER_ADDR": "elsewhere", "MASTER_PORT": "29500"}
+    made = plan(tmp_path, **chosen, SM_HOSTS="stale")
+    assert {name: made.variables[name] for name in chosen} == chosen
     assert made.variables["SM_HOSTS"] == '["algo-1"]'
 
 

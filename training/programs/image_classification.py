@@ -1,20 +1,21 @@
 """The program `image-classification`: SageMaker's built-in algorithm of that name, in PyTorch.
 
 The built-in's channels, hyperparameters and log lines, and a channel `model` to go on from an earlier job's model or a
-published one. Also the example of how to write a program: `main` and `train` are all of it. docs/programs.md explains.
+published one. Also the example of how to write a program: `main`, `train` and `Learner`. docs/programs.md explains.
 """
 
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.optim import Optimizer
 
 from mooring.contract.environment import TrainingEnvironment, process_variables
 from mooring.contract.errors import HyperparameterError
@@ -77,18 +78,16 @@ def train(
     weights: Weights | None,
 ) -> ResidualNetwork:
     """Train from the newest checkpoint until the run is over, or told to stop; returns the best epoch's network."""
-    precision = Precision.of(settings.precision_dtype, group.device)
     objective = Objective.of(settings, None if images.source is None else images.source.labels)
-    best = BestEpoch()
-    model = build(settings, group, weights)
-    optimizer = make_optimizer(settings, model.parameters())
-    scheduler = make_schedule(settings, optimizer)
-    state = TrainingState(model, optimizer, scheduler, position, scaler=precision.scaler, progress=best)
+    learner = Learner.begin(settings, group, batch_size, objective, weights)
+    model, optimizer, scaler = learner.model, learner.optimizer, learner.precision.scaler
+    scheduler, best = make_schedule(settings, optimizer), BestEpoch()
+    state = TrainingState(model, optimizer, scheduler, position, scaler=scaler, progress=best)
     with (
         StopRequest() as stop,
         Checkpointer(state, keep=KEEP) as checkpoints,
         Profiler(by_default=False) as profiler,
-        watches_of_job(model, precision.scaler) as watches,
+        watches_of_job(model, scaler) as watches,
     ):
         checkpoints.resume()
         is_stopping = False
@@ -97,19 +96,9 @@ def train(
             model.train()
             for pixels, labels in profiler.steps(images, after=state.step):
                 answers = labels.to(group.device)
-                with profiler.phase("forward"):
-                    with precision.autocast():
-                        logits = model(pixels.to(group.device))
-                    loss = objective.loss(logits.float(), answers)
-                with profiler.phase("backward"):
-                    optimizer.zero_grad()
-                    # DDP averages over ranks, whose shares may differ by one image; this makes it the batch's mean.
-                    mean = loss * group.world_size / batch_size
-                    torch.autograd.backward(precision.scaler.scale(mean))
-                watches.look(mean, state.step + 1)
-                with profiler.phase("optimizer"):
-                    precision.scaler.step(optimizer)
-                    precision.scaler.update()
+                logits, loss = learner.add_gradients(pixels, answers, profiler)
+                watches.look(learner.mean(loss), state.step + 1)
+                learner.update_weights(profiler)
                 state.step += 1
                 position.consumed += batch_size
                 log.add(logits, answers, loss)
@@ -136,6 +125,53 @@ def train(
     network = unwrapped(model)
     assert isinstance(network, ResidualNetwork)
     return network
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model with all that a step of it takes. A batch is that of all ranks."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    precision: Precision
+    objective: Objective
+    group: Group
+    batch_size: int
+
+    @classmethod
+    def begin(
+        cls, settings: Settings, group: Group, batch_size: int, objective: Objective, weights: Weights | None
+    ) -> "Learner":
+        """Return a model that has not learnt yet, but for the weights it begins with."""
+        precision = Precision.of(settings.precision_dtype, group.device)
+        model = build(settings, group, weights)
+        return cls(model, make_optimizer(settings, model.parameters()), precision, objective, group, batch_size)
+
+    def mean(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return what gradients are taken of, by the sum of the losses of this rank's images.
+
+        DDP averages over ranks, whose shares may differ by one image; this makes it the batch's mean.
+        """
+        return loss * self.group.world_size / self.batch_size
+
+    def add_gradients(
+        self, pixels: torch.Tensor, answers: torch.Tensor, profiler: Profiler
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Leave the batch's gradients in the model; returns logits, and the sum of the losses of this rank's images."""
+        with profiler.phase("forward"):
+            with self.precision.autocast():
+                logits = self.model(pixels.to(self.group.device))
+            loss = self.objective.loss(logits.float(), answers)
+        with profiler.phase("backward"):
+            self.optimizer.zero_grad()
+            torch.autograd.backward(self.precision.scaler.scale(self.mean(loss)))
+        return logits, loss
+
+    def update_weights(self, profiler: Profiler) -> None:
+        """Take the step that the gradients ask for."""
+        with profiler.phase("optimizer"):
+            self.precision.scaler.step(self.optimizer)
+            self.precision.scaler.update()
 
 
 def build(settings: Settings, group: Group, weights: Weights | None) -> nn.Module:

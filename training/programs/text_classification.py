@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from mooring.contract.environment import TrainingEnvironment, process_variables
@@ -127,10 +129,7 @@ def train(run: Run, network: nn.Module, data: TokenizedTexts, held_out: Tokenize
                 losses.append(accumulate(run, model, scaler, parts, profiler))
                 watches.look(losses[-1] * group.world_size / schedule.batch_size, state.step + 1)
                 with profiler.phase("optimizer"):
-                    scaler.unscale_(optimizer)
-                    norm = clip_grad_norm_(network.parameters(), settings.max_grad_norm or math.inf)
-                    scaler.step(optimizer)
-                    scaler.update()
+                    norm = update_weights(run, network, optimizer, scaler)
                 rate = scheduler.get_last_lr()[0]
                 scheduler.step()
                 state.step += 1
@@ -138,9 +137,7 @@ def train(run: Run, network: nn.Module, data: TokenizedTexts, held_out: Tokenize
                 if sampler.is_exhausted:
                     position.epoch, position.consumed = position.epoch + 1, 0
                 if state.step % settings.logging_steps == 0:
-                    at = {"epoch": schedule.epoch(state.step), "step": state.step}
-                    report(**at, train_loss=mean(run, losses), learning_rate=rate, gradient_norm=norm)
-                    logger.info("%s", pace.told(state.step, schedule))
+                    tell(run, state.step, losses, pace, learning_rate=rate, gradient_norm=norm)
                     losses.clear()
                 is_stopping = stop.agreed()
                 if is_stopping or schedule.saves_after(state.step):
@@ -194,6 +191,21 @@ def accumulate(
                 torch.autograd.backward(scaler.scale(loss * run.group.world_size / run.schedule.batch_size))
         total += loss.detach()
     return total
+
+
+def update_weights(run: Run, network: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> torch.Tensor:
+    """Take the step that the gradients ask for; returns their norm as it was before they were clipped."""
+    scaler.unscale_(optimizer)
+    norm = clip_grad_norm_(network.parameters(), run.settings.max_grad_norm or math.inf)
+    scaler.step(optimizer)
+    scaler.update()
+    return norm
+
+
+def tell(run: Run, step: int, losses: Sequence[torch.Tensor], pace: Pace, **measured: Any) -> None:
+    """Report and log the steps since the last time. Call it on all ranks."""
+    report(epoch=run.schedule.epoch(step), step=step, train_loss=mean(run, losses), **measured)
+    logger.info("%s", pace.told(step, run.schedule))
 
 
 def mean(run: Run, losses: Sequence[torch.Tensor]) -> float:
