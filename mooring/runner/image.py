@@ -31,6 +31,7 @@ class ImageFacts:
     digests: tuple[str, ...]
     labels: Mapping[str, str]
     entrypoint: tuple[str, ...] = ()
+    search_path: str = ""  # PATH, as it is set in a container
 
 
 def inspect_image(name: str) -> ImageFacts:
@@ -49,6 +50,7 @@ def inspect_image(name: str) -> ImageFacts:
         digests=tuple(said.get("RepoDigests") or ()),
         labels=config.get("Labels") or {},
         entrypoint=tuple(config.get("Entrypoint") or ()),
+        search_path=next((pair[5:] for pair in config.get("Env") or () if pair.startswith("PATH=")), ""),
     )
 
 

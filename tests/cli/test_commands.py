@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from denials import WITHOUT_RIGHTS, deny
 from models import code_model, scale_model
 
 from mooring.artifact.archive import pack
@@ -111,6 +112,18 @@ def test_doctor_looks_into_archives(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for words in ("functions, because its code is code/inference.py", "its own", "backend     torch"):
         assert words in done.stdout
+
+
+def test_doctor_names_files_that_its_user_may_not_read(tmp_path: Path) -> None:
+    doctor = [*WITHOUT_RIGHTS, str(Path(sys.executable).parent / "mooring"), "doctor"]
+    deny(scale_model(tmp_path / "m") / "model.onnx")
+    pack(tmp_path / "m", tmp_path / "m.tar.gz")
+    deny(tmp_path / "m.tar.gz")
+    looked = subprocess.run([*doctor, str(tmp_path / "m")], capture_output=True, text=True, check=True)
+    assert "unreadable  model.onnx, for this user" in looked.stdout
+    looked = subprocess.run([*doctor, str(tmp_path / "m.tar.gz")], capture_output=True, text=True, check=False)
+    assert looked.returncode == 1
+    assert "may not read m.tar.gz (mode" in looked.stderr
 
 
 def test_doctor_fails_where_a_named_script_is_missing_and_strict_also_without_code(tmp_path: Path) -> None:

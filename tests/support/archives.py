@@ -5,7 +5,11 @@ import tarfile
 
 
 def image_archive(
-    files: dict[str, str], *, links: dict[str, str] | None = None, doubles: dict[str, str] | None = None
+    files: dict[str, str],
+    *,
+    links: dict[str, str] | None = None,
+    doubles: dict[str, str] | None = None,
+    modes: dict[str, int] | None = None,
 ) -> bytes:
     """Return an archive of files with their texts, of links with their targets, and of second names of files."""
     content = io.BytesIO()
@@ -13,6 +17,7 @@ def image_archive(
         for path, text in files.items():
             member = tarfile.TarInfo(path)
             member.size = len(text.encode())
+            member.mode = (modes or {}).get(path, member.mode)
             archive.addfile(member, io.BytesIO(text.encode()))
         for kind, pairs in ((tarfile.SYMTYPE, links or {}), (tarfile.LNKTYPE, doubles or {})):
             for path, target in pairs.items():

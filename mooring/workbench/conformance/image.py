@@ -1,6 +1,6 @@
 """Facts about an image that need no server and no job: what Docker knows of it, and what a shell in it finds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mooring.runner.docker import DOCKER, DockerError, ask
@@ -8,6 +8,9 @@ from mooring.runner.image import inspect_image
 
 MULTI_MODELS = "com.amazonaws.sagemaker.capabilities.multi-models"
 BIND_TO_PORT = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
+# Programs that take the first word after the image's name for themselves.
+INITS = ("tini", "docker-init", "dumb-init")
+SHELLS = ("sh", "bash", "dash")
 TITLE = "org.opencontainers.image.title"
 COMMANDS = ("train", "serve", "bash", "chmod", "python3", "python", "pip", "torchrun", "mooring")
 # A line for each command that is on PATH, and each file of NVIDIA's driver where a base image would have it.
@@ -18,6 +21,27 @@ for file in /usr/lib/*/libcuda.so.* /usr/lib64/libcuda.so.* /usr/lib/*/libnvidia
 done
 echo shell sh
 """
+
+
+def is_promised(labels: Mapping[str, str], name: str) -> bool:
+    """Whether the label of a capability says true."""
+    return labels.get(name, "").lower() == "true"
+
+
+def shell_of(entrypoint: Sequence[str]) -> str | None:
+    """Return the shell that an ENTRYPOINT's words are given to as one string, None if it is in exec form."""
+    name = _program(entrypoint)
+    return name if name in SHELLS and "-c" in entrypoint else None
+
+
+def init_of(entrypoint: Sequence[str]) -> str | None:
+    """Return the init that an ENTRYPOINT begins with, None if it names the program itself."""
+    name = _program(entrypoint)
+    return name if name in INITS else None
+
+
+def _program(entrypoint: Sequence[str]) -> str:
+    return entrypoint[0].rpartition("/")[2] if entrypoint else ""
 
 
 @dataclass(frozen=True)
@@ -38,7 +62,7 @@ class ImageTraits:
 
     def has_label(self, name: str) -> bool:
         """Whether a capability's label says true."""
-        return self.labels.get(name, "").lower() == "true"
+        return is_promised(self.labels, name)
 
 
 # The installed package, run as processes of this machine.

@@ -4,7 +4,7 @@ from functools import partial
 
 from .bench import Bench
 from .finding import Finding, NotApplicableError, Outcome, judged
-from .image import BIND_TO_PORT, COMMANDS, MULTI_MODELS
+from .image import BIND_TO_PORT, COMMANDS, MULTI_MODELS, init_of, shell_of
 from .row import Part, row
 from .samples import SHOWS_WHAT_IT_SEES
 from .server import NotHealthyError
@@ -19,9 +19,6 @@ OTHER_USER = "12345"
 # What SDK v3's own driver scripts call.
 SDK_COMMANDS = ("bash", "chmod", "pip")
 PYTHONS = ("python3", "python")
-# Programs that take the first word after the image's name for themselves.
-INITS = ("tini", "docker-init", "dumb-init")
-SHELLS = ("sh", "bash", "dash")
 
 
 @_row(
@@ -34,14 +31,13 @@ def entrypoint(bench: Bench) -> Finding:
     words = bench.subject.facts.entrypoint
     if not words:
         return judged(True, "There is no ENTRYPOINT: `train` and `serve` are found on PATH.")
-    names = [word.rpartition("/")[2] for word in words]
-    is_shell = names[0] in SHELLS and "-c" in words
+    shell, init = shell_of(words), init_of(words)
     return judged(
-        not is_shell and names[0] not in INITS,
+        not shell and not init,
         f"ENTRYPOINT is {list(words)}.",
         "A shell passes no signals on, and takes no `train` or `serve`: write ENTRYPOINT as a list."
-        if is_shell
-        else f"Name the program itself in ENTRYPOINT, without {names[0]}.",
+        if shell
+        else f"Name the program itself in ENTRYPOINT, without {init}.",
     )
 
 
