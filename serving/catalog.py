@@ -212,11 +212,11 @@ class ModelCatalog:
             record.enter(State.READY)
             record.last_used = self._loop.time()
             self._table.events["loaded"] += 1
+            self.dispatch.send_waiting(resident)
+            loaded.set_result(None)
             logger.info(
                 "Model '%s' loaded in %.1f ms: %s.", record.name, record.load_seconds * 1e3, resident.choice.reason
             )
-            self.dispatch.send_waiting(resident)
-            loaded.set_result(None)
         finally:
             resident.loaded = None
 

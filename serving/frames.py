@@ -15,6 +15,11 @@ HEAD = struct.Struct("<IHHII")
 HEAD_BYTES = HEAD.size
 _pack, _unpack = HEAD.pack, HEAD.unpack_from
 MAX_META_BYTES = 0xFFFF
+# A host receives a larger frame that has not come whole into memory of its own, instead of putting it together.
+LARGE_BYTES = 1 << 16
+# What a socket between the two may hold for its reader; the kernel gives less where its limit is lower. With its
+# default, a picture as an array of numbers takes a dozen wake-ups to cross.
+SOCKET_BYTES = 1 << 22
 # Larger than any body the front door lets in by far; anything above means that the two sides are out of step.
 MAX_FRAME_BYTES = 1 << 31
 
@@ -62,10 +67,15 @@ class FrameError(MooringError):
 
 def encode(kind: int, frame_id: int, number: int, meta: bytes = b"", body: bytes = b"") -> bytes:
     """Return the bytes of one frame."""
+    return encode_head(kind, frame_id, number, meta, len(body)) + body
+
+
+def encode_head(kind: int, frame_id: int, number: int, meta: bytes, body_bytes: int) -> bytes:
+    """Return what stands before a frame's body, for a body that is too large to be copied behind it."""
     lines = len(meta)
     if lines > MAX_META_BYTES:
         raise FrameError(f"A frame's head lines are {lines} bytes; the limit is {MAX_META_BYTES}.")
-    return _pack(lines + len(body), kind, lines, frame_id, number) + meta + body
+    return _pack(lines + body_bytes, kind, lines, frame_id, number) + meta
 
 
 class FrameReader:
@@ -74,6 +84,34 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = bytearray()
         self._wanted = HEAD_BYTES
+        self._large: bytearray | None = None  # a frame of which the first `_filled` bytes have come
+        self._filled = 0
+
+    def room(self) -> memoryview | None:
+        """Return where the next bytes are to be received, of which `fill` is then told; None if they are to be fed.
+
+        All of a large frame's memory is taken at once: only for who trusts the lengths that the other side claims.
+        """
+        if self._large is None:
+            if self._wanted <= LARGE_BYTES:
+                return None
+            self._large, self._filled = bytearray(self._wanted), len(self._rest)
+            self._large[: self._filled] = self._rest
+            self._rest.clear()
+            self._wanted = HEAD_BYTES
+        return memoryview(self._large)[self._filled :]
+
+    def fill(self, size: int) -> list[Frame]:
+        """Return the frame that the bytes received into `room` complete, if they do."""
+        whole = self._large
+        assert whole is not None
+        self._filled += size
+        if self._filled < len(whole):
+            return []
+        self._large = None
+        _, kind, meta_length, frame_id, number = _unpack(whole, 0)
+        view, body_start = memoryview(whole), HEAD_BYTES + meta_length
+        return [Frame(kind, frame_id, number, bytes(view[HEAD_BYTES:body_start]), bytes(view[body_start:]))]
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Return the frames that `chunk` completes, in order. Raises `FrameError` for impossible lengths."""

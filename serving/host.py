@@ -25,7 +25,6 @@ from mooring.handler.stages import WATCH
 from mooring.runner.parentage import die_with_writer
 
 from . import frames, logs, oom, request_ids
-from .batcher import slices
 from .frames import INFER, Frame, FrameReader, Kind
 from .host_loader import LOADER_NAME, Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
@@ -179,22 +178,24 @@ class Host:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, frames.SOCKET_BYTES)
         self._selector.register(connection, selectors.EVENT_READ)
         self._readers[connection] = FrameReader()
         self._seen_a_front = True
 
     def _read(self, connection: socket.socket) -> None:
         """Sort what has arrived: requests into queues, loads and unloads to the loader."""
+        reader = self._readers[connection]
+        room = reader.room()
         try:
-            size = connection.recv_into(self._buffer)
+            size = connection.recv_into(self._buffer if room is None else room)
         except ConnectionError:
             size = 0
         if not size:
             self._hang_up(connection)
             return
-        chunk = bytes(self._buffer[:size])
         now = time.monotonic()
-        for frame in self._readers[connection].feed(chunk):
+        for frame in reader.feed(bytes(self._buffer[:size])) if room is None else reader.fill(size):
             if frame.kind == INFER:
                 self._queues.setdefault(frame.number, []).append(Waiting(connection, frame, now))
             else:
@@ -268,12 +269,15 @@ class Host:
             for waiting in self._queues.pop(number, ()):
                 self._send(waiting.connection, error_frame(waiting.frame.id, error))
             return
-        queue = self._queues.get(number, [])
-        if model.max_delay_s and self._due(number, queue) > time.monotonic():
+        queue = self._queues.get(number)
+        if not queue or (model.max_delay_s and self._due(number, queue) > time.monotonic()):
             return
-        self._queues.pop(number, None)
-        for batch in slices(queue, model.max_batch_rows):
-            self._run_batch(number, model, batch)
+        # One batch: other models have their turn, and what has arrived meanwhile joins the next.
+        batch = queue[: model.max_batch_rows]
+        del queue[: model.max_batch_rows]
+        if not queue:
+            self._queues.pop(number, None)
+        self._run_batch(number, model, batch)
 
     def _run_batch(self, number: int, model: Loaded, batch: Sequence[Waiting]) -> None:
         begun = time.monotonic()

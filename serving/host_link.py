@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ class HostLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, frames.SOCKET_BYTES)
 
     @property
     def is_alive(self) -> bool:
@@ -102,7 +104,12 @@ class HostLink(asyncio.Protocol):
         invocation.frame_id = frame_id
         invocation.host_pid = self.pid
         if invocation.file is None:
-            self._write(frames.encode(INFER, frame_id, number, invocation.meta, invocation.body))
+            body = invocation.body
+            if len(body) <= frames.LARGE_BYTES:
+                self._write(frames.encode(INFER, frame_id, number, invocation.meta, body))
+            else:
+                self._write(frames.encode_head(INFER, frame_id, number, invocation.meta, len(body)))
+                self._outgoing.append(body)
         else:
             path = os.fsencode(invocation.file)
             self._write(frames.encode(Kind.INFER_FILE, frame_id, number, invocation.meta, path))

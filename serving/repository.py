@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mooring.artifact.archive import extract
+from mooring.handler.access import denials_named
 
 from .errors import ModelNotFoundError, ModelPathError
 
@@ -31,7 +32,7 @@ class Unpacker:
     def folder(self, path: Path) -> Path:
         """Return `path` itself if it is a folder, else the folder its archive was unpacked to.
 
-        Raises `UnsafeArchiveError` or `DamagedArchiveError`.
+        Raises `UnsafeArchiveError`, `DamagedArchiveError` or `UnreadableModelError`.
         """
         if path.is_dir():
             return path
@@ -39,7 +40,8 @@ class Unpacker:
         version = f"{path.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
         target = self.cache / hashlib.sha256(os.fsencode(version)).hexdigest()[:32]
         if not target.exists():
-            extract(path, target)
+            with denials_named(path):
+                extract(path, target)
         return target
 
     def close(self) -> None:

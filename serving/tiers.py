@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # without costs it up to two fifths of its speed (convolutions). After a window without any request it is cold again.
 HOT_S = 0.25
 WINDOW_S = 30.0
+# A hot model is prepacked once for single rows and once for batches.
+HOT_COPIES = 2
 # Of the budget: while less is used, nobody needs what a cold model could give back.
 SCARCE = 0.5
 CONCERNED = frozenset({HandlerKind.ONNX.value, HandlerKind.TRANSFORMERS.value})
@@ -76,7 +78,7 @@ class Tiers:
         hits = record.hits - watched.hits
         is_hot = record.kind == HandlerKind.ONNX.value and _seconds(record) - watched.seconds >= HOT_S
         table = self._catalog.table
-        if is_hot and current is not Tier.PREPACKED and table.used + record.artifact_bytes < table.budget:
+        if is_hot and current is not Tier.PREPACKED and table.used + HOT_COPIES * record.artifact_bytes < table.budget:
             return None if watched.was_tried and current is Tier.INLINE else Tier.PREPACKED
         if current is Tier.INLINE:
             return None if watched.was_tried else Tier.MAPPED

@@ -1,9 +1,11 @@
 """What can go wrong between a request and a model, by who must act."""
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from mooring.contract.errors import CallerError, UserCodeError
+from mooring.contract.errors import CallerError, PlatformError, UserCodeError
 
 
 class UnsupportedContentTypeError(CallerError):
@@ -66,6 +68,25 @@ class ModelLoadError(UserCodeError):
         self.file = file
         self.problem = problem
         super().__init__(f"{file.name} cannot be loaded: {problem}")
+
+
+class UnreadableModelError(PlatformError):
+    """Files of a model are there, but this process may not read them. Paths below the model's folder are shown."""
+
+    def __init__(self, root: Path, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
+        shown = ", ".join(_with_owner(root, file) for file in self.files[:5])
+        more = f" and {len(self.files) - 5} more" if len(self.files) > 5 else ""
+        super().__init__(
+            f"The model cannot be loaded: this process runs as uid {os.geteuid()} and may not read {shown}{more}. Let "
+            "everybody read the model (chmod -R a+rX), give it to that user (chown -R), or run as its owner."
+        )
+
+
+def _with_owner(root: Path, file: Path) -> str:
+    name = file.name if file == root else file.relative_to(root)
+    facts = file.stat()
+    return f"{name} (mode {stat.S_IMODE(facts.st_mode):04o}, owner uid {facts.st_uid})"
 
 
 class HandlerError(UserCodeError):

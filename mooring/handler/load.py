@@ -1,15 +1,22 @@
 """Loading the handler that was chosen, with the heavy library that it needs."""
 
+from .access import denials_named
 from .protocol import Handler
-from .resolve import HandlerChoice, HandlerKind
+from .resolve import CODE, HandlerChoice, HandlerKind
 from .terms import LoadTerms
 
 
 def load_handler(choice: HandlerChoice, terms: LoadTerms) -> Handler:
     """Return a loaded model.
 
-    Raises `ModelLoadError` for a damaged file, `HandlerError` for code that fails.
+    Raises `ModelLoadError` for a damaged file, `HandlerError` for code that fails, `UnreadableModelError`.
     """
+    # Of a model with code only what the code asked for: it may lie beside much that nobody reads.
+    with denials_named(choice.root, () if choice.kind in CODE else choice.files):
+        return _load(choice, terms)
+
+
+def _load(choice: HandlerChoice, terms: LoadTerms) -> Handler:
     match choice.kind:
         case HandlerKind.ONNX:
             from .defaults.onnx import OnnxHandler

@@ -4,7 +4,9 @@ The binary form is Triton's extension; the length of the JSON before the bytes c
 Text travels as BYTES, and is given to models as Triton gives it: arrays of `bytes` objects.
 """
 
+import contextvars
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -221,6 +223,20 @@ def _objects_of(elements: Sequence[bytes]) -> Array:
     return array
 
 
+class _Strict(threading.local):
+    """A context of each thread in which numpy raises what overflows.
+
+    To enter `np.errstate` takes longer than to make the array of a small request.
+    """
+
+    def __init__(self) -> None:
+        self.context = contextvars.Context()
+        self.context.run(np.seterr, over="raise")
+
+
+_strict = _Strict()
+
+
 def array_of(value: Any, dtype: np.dtype[Any]) -> Array:
     """Return JSON's nested lists as an array of a type; whole numbers keep their values, null is a float that is none.
 
@@ -228,8 +244,8 @@ def array_of(value: Any, dtype: np.dtype[Any]) -> Array:
     """
     if dtype.kind == "f":
         try:
-            with np.errstate(over="raise"):
-                return np.array(value, dtype)
+            made: Array = _strict.context.run(np.array, value, dtype)
+            return made
         except (FloatingPointError, OverflowError) as error:
             raise ValueError(f"it holds numbers beyond the range of {dtype}") from error
         except (ValueError, TypeError) as error:

@@ -4,6 +4,7 @@ The first rule that applies decides; what the others say is for `mooring doctor`
 """
 
 import contextlib
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from mooring.contract.switches import is_on
 
+from .access import denials_named
 from .errors import ModelFolderError
 from .model_config import FILE_NAME, ModelConfig
 from .service_entry import find_entry
@@ -132,16 +134,23 @@ Rule = Callable[[_Folder], HandlerChoice | str]
 def choose_handler(model_dir: Path, variables: Mapping[str, str]) -> HandlerChoice:
     """Return the handler for a model folder.
 
-    Raises `ModelFolderError` saying what was looked for and found, `ModelConfigError` for a bad mooring.toml.
+    Raises `ModelFolderError` saying what was looked for and found, `ModelConfigError` for a bad mooring.toml,
+    `UnreadableModelError` for what may not be looked at.
     """
+    with denials_named(model_dir):
+        return _chosen(model_dir, variables)
+
+
+def _chosen(model_dir: Path, variables: Mapping[str, str]) -> HandlerChoice:
     folder = _Folder.of(model_dir, variables)
     problems = []
     for rule in RULES:
         chosen = rule(folder)
         if isinstance(chosen, HandlerChoice):
             requirements = next((file for file in _requirements(folder, chosen) if file.is_file()), None)
-            isolation = Isolation.OWN if requirements is not None else chosen.isolation
-            return replace(chosen, requirements=requirements, isolation=isolation)
+            if requirements is None:
+                return chosen
+            return replace(chosen, requirements=requirements, isolation=Isolation.OWN)
         problems.append(chosen)
     raise ModelFolderError(f"Nothing here is a model: {'; '.join(problems)}.", [], _names(folder.root))
 
@@ -178,7 +187,7 @@ def _listed(model_dir: Path) -> tuple[Path, Sequence[str]]:
 
 
 def _names_in(folder: Path) -> Sequence[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+    return sorted(os.listdir(folder))  # noqa: PTH208 - without a path object for each of perhaps many files
 
 
 def _file_bytes(file: Path) -> int:
@@ -210,16 +219,17 @@ def _functions(folder: _Folder) -> HandlerChoice | str:
     program = folder.program
     name = program or DEFAULT_PROGRAM
     for code in folder.code_folders:
+        if not program and code == folder.root:
+            continue  # in the root itself a script has to be named
         script = code / name
-        if (program or code.name == "code" or code != folder.root) and script.is_file():
+        if script.is_file():
             others = (path for path in folder.all_files() if path != script)
             reason = f"its code is {_shown(script, folder.root)}"
             backend = _backend_of_code(code)
             config = folder.config
             return HandlerChoice(HandlerKind.FUNCTIONS, folder.root, (script, *others), reason, config, backend=backend)
     # A container's SAGEMAKER_PROGRAM is for all of its models; one without a code folder is meant to need none.
-    is_meant = (folder.root / "code").is_dir() or folder.own_program or folder.is_true("MOORING_STRICT")
-    if program and is_meant:
+    if program and ((folder.root / "code").is_dir() or folder.own_program or folder.is_true("MOORING_STRICT")):
         raise ModelFolderError(f"The handler script {program} is named but not there.", [program], _names(folder.root))
     return f"no code/{name}"
 

@@ -18,6 +18,13 @@ class Watch:
         """Begin anew."""
         self.seconds = dict.fromkeys(STAGES, 0.0)
 
+    def add(self, decode: float, predict: float, encode: float) -> None:
+        """Count seconds of all stages at once, for a handler whose batches take less than `timed` would add to them."""
+        seconds = self.seconds
+        seconds["decode"] += decode
+        seconds["predict"] += predict
+        seconds["encode"] += encode
+
 
 WATCH = Watch()
 

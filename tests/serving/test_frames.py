@@ -33,6 +33,27 @@ def test_frames_survive_any_cutting_of_the_stream(sent: list[Frame], cuts: list[
     assert received == sent
 
 
+@given(st.lists(st.integers(0, 200_000), min_size=1, max_size=4), st.lists(st.integers(1, 150_000), max_size=12))
+def test_large_frames_arrive_fed_or_received_in_place(sizes: list[int], reads: list[int]) -> None:
+    sent = [Frame(1, number, 7, b"x-a: b\r\n", bytes([number]) * size) for number, size in enumerate(sizes)]
+    stream = b"".join(encode(*frame) for frame in sent)
+    fed, reader, received, position = FrameReader(), FrameReader(), list[Frame](), 0
+    for size in [*reads, *[100_000] * 10]:
+        room = reader.room()
+        if room is None:
+            piece = stream[position : position + size]
+            received += reader.feed(piece)
+        else:
+            piece = stream[position : position + min(size, len(room))]
+            room[: len(piece)] = piece
+            received += reader.fill(len(piece))
+        position += len(piece)
+    assert received == sent
+    assert [
+        frame for start in range(0, len(stream), 70_000) for frame in fed.feed(stream[start : start + 70_000])
+    ] == sent
+
+
 def test_impossible_length_is_an_error() -> None:
     with pytest.raises(FrameError, match="claims"):
         FrameReader().feed(struct.pack("<IHHII", frames.MAX_FRAME_BYTES + 1, 1, 0, 1, 1))

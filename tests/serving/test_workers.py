@@ -3,7 +3,6 @@
 import concurrent.futures
 import os
 import threading
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import psutil
 from models import code_model, scale_model
 from servers import RunningServer, Servers, read_all, wait_until, working_beside
+from wheels import write_wheel
 
 PID = (
     "import os, time\n"
@@ -179,16 +179,6 @@ def test_idle_model_goes_and_a_pinned_one_stays(start_server: Servers, tmp_path:
     assert server.invoke("idle", [[1, 2, 3]]).status_code == 200
 
 
-def wheel(folder: Path, version: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    info = f"colour-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"colour-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr("colour.py", f"VERSION = {version!r}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: colour\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-
-
 def test_models_with_different_versions_of_a_package_work_side_by_side(start_server: Servers, tmp_path: Path) -> None:
     server = start_server(tmp_path, variables={"MOORING_SITE_CACHE": str(tmp_path / ".site")})
     code = (
@@ -199,7 +189,7 @@ def test_models_with_different_versions_of_a_package_work_side_by_side(start_ser
     for version in ("1.0", "2.0"):
         folder = code_model(tmp_path / version, code)
         (folder / "code/requirements.txt").write_text(f"colour=={version}\n")
-        wheel(folder / "code/wheels", version)
+        write_wheel(folder / "code/wheels", "colour", version)
         assert server.load(version, folder).status_code == 200, server.log.read_text()
     assert [server.invoke(version, []).json() for version in ("1.0", "2.0")] == ["1.0", "2.0"]
     # Cached by content: the second load installs nothing.
@@ -213,7 +203,7 @@ def test_package_that_cannot_be_installed_fails_the_load_and_says_so(start_serve
     server = start_server(tmp_path, variables={"MOORING_SITE_CACHE": str(tmp_path / ".site")})
     folder = code_model(tmp_path / "m", "def model_fn(model_dir): return None\n")
     (folder / "code/requirements.txt").write_text("colour==9.9\n")
-    wheel(folder / "code/wheels", "1.0")
+    write_wheel(folder / "code/wheels", "colour", "1.0")
     answer = server.load("m", folder)
     assert answer.status_code == 500
     assert "pip install -r requirements.txt failed" in answer.json()["message"]

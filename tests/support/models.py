@@ -7,8 +7,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0) -> Path:
-    """Write a model folder whose `model.onnx` multiplies n x 3 floats, made larger by weights it carries along."""
+def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0, width: int = 3) -> Path:
+    """Write a model folder whose `model.onnx` multiplies n x `width` floats, made larger by weights it holds."""
     path.mkdir(parents=True, exist_ok=True)
     initializers = [helper.make_tensor("factor", TensorProto.FLOAT, [], [factor])]
     nodes = [helper.make_node("Mul", ["x", "factor"], ["y"])]
@@ -25,8 +25,8 @@ def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0) -> Pat
     graph = helper.make_graph(
         nodes,
         "scale",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
         initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -2,9 +2,9 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,21 +17,19 @@ from mooring.handler.errors import LoadCancelledError, ModelLoadError, Predictio
 from mooring.handler.images import SCALED, PictureFit
 from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
-from mooring.handler.stages import timed
+from mooring.handler.stages import WATCH, timed
 from mooring.handler.tensors import Alike, InputReader, Inputs, InputSpec, answer_value, answer_values
 from mooring.handler.terms import LoadTerms
 
-from .model_cache import LEAST_MODEL_BYTES, CachedModel, Tier
-from .onnx_batching import may_batch
-from .onnx_cache import OnnxCache
-from .onnx_tiers import open_session
+from .model_cache import Tier
+from .onnx_batching import may_batch, most_rows
+from .onnx_sessions import Sessions
+from .onnx_tiers import Form
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
-# Beyond this many rows a batch gains little and the first request of it waits for the last.
-MAX_BATCH_ROWS = 64
 # Above this, all bodies of a batch together, they are read one by one.
 MOST_ALIKE_BYTES = 1 << 18
 # All of an absolute path but its last name.
@@ -58,42 +56,43 @@ class OnnxHandler:
 
     def __init__(
         self,
-        session: ort.InferenceSession,
+        sessions: Sessions,
         reader: InputReader,
         outputs: Sequence[str],
         rows: int,
-        form: "Form",
+        form: Form,
     ) -> None:
         self.max_batch_rows = rows
         self._form = form
-        self._session = session
+        self._sessions = sessions
         self._reader = reader
         self._outputs = tuple(outputs)
-        self._run = _runner(session)
 
     @classmethod
     def load(cls, file: Path, terms: LoadTerms) -> "OnnxHandler":
         """Load an .onnx file, and find out whether its rows may be batched. Raises `ModelLoadError`."""
         form = Form.first(file, terms)
         try:
-            session = form.open(form.tier)
+            sessions = form.open()
         except LoadCancelledError:
             raise
         except Exception as error:  # onnxruntime's own exception classes share no base but this
             raise ModelLoadError(file, _without_paths(error)) from error
         specs = []
+        session = sessions.whole
         for given in session.get_inputs():
             if given.type not in DTYPES:
                 raise ModelLoadError(file, f"its input '{given.name}' is a {given.type}, which no body can carry")
             shape = tuple(size if isinstance(size, int) else None for size in given.shape)
             specs.append(InputSpec(given.name, np.dtype(DTYPES[given.type]), shape))
         outputs = [output.name for output in session.get_outputs()]
-        rows = MAX_BATCH_ROWS if may_batch(session, specs) else 1
-        return cls(session, InputReader(tuple(specs), _picture_fit(session, specs, file)), outputs, rows, form)
+        rows = most_rows(specs, terms.threads) if may_batch(session, specs) else 1
+        return cls(sessions, InputReader(tuple(specs), _picture_fit(session, specs, file)), outputs, rows, form)
 
     def metadata(self) -> dict[str, Any]:
         """Return what the model takes and gives, in the words of the Open Inference Protocol, and how it is held."""
-        ends = {"inputs": self._session.get_inputs(), "outputs": self._session.get_outputs()}
+        session = self._sessions.whole
+        ends = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
         described = {name: [_described(end) for end in found] for name, found in ends.items()}
         return {"platform": "onnxruntime_onnx", **described, **self._form.metadata()}
 
@@ -103,8 +102,7 @@ class OnnxHandler:
         Raises `ModelLoadError` if the cache has no such form of it.
         """
         form = self._form.changed(Tier(wanted))
-        session = form.open(form.tier)
-        self._session, self._run, self._form = session, _runner(session), form
+        self._sessions, self._form = form.open(by_rows=self.max_batch_rows > 1), form
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
         """Answer requests, those of one shape together, as many as have `max_batch_rows` rows between them."""
@@ -135,34 +133,38 @@ class OnnxHandler:
         """
         if len(requests) > 1 and not _are_similar(requests):
             return None
-        with timed("decode"):
-            alike = self._reader.read_alike([each.body for each in requests], requests[0].content_type)
+        begun = perf_counter()
+        alike = self._reader.read_alike([each.body for each in requests], requests[0].content_type)
         if alike is None:
             return None
+        read = perf_counter()
         try:
-            with timed("predict"):
-                outputs = list(self._predict_alike(alike, len(requests)))
+            outputs = self._predict_alike(alike, len(requests))
         except Exception:  # as below
             logger.debug("A batch failed and is run again in parts.", exc_info=True)
             return None
-        with timed("encode"):
-            return [
-                self._encode(output, request, is_single=alike.is_single)
-                for output, request in zip(outputs, requests, strict=True)
-            ]
+        predicted = perf_counter()
+        answers = [
+            self._encode(output, request, is_single=alike.is_single)
+            for output, request in zip(outputs, requests, strict=True)
+        ]
+        WATCH.add(read - begun, predicted - read, perf_counter() - predicted)
+        return answers
 
-    def _predict_alike(self, alike: Alike, requests: int) -> Iterator[list[Array]]:
-        """Yield each request's outputs. Of one that is alone they are whole: its model may know no rows."""
+    def _predict_alike(self, alike: Alike, requests: int) -> list[list[Array]]:
+        """Return each request's outputs. Of one that is alone they are whole: its model may know no rows."""
         if requests == 1:
-            yield self._run(self._outputs, alike.arrays, None)
-            return
+            return [self._sessions.run(self._outputs, alike.arrays, alike.rows_each)]
         size = alike.rows_each
         most = max(1, self.max_batch_rows // size) * size
+        parts: list[list[Array]] = []
         for begin in range(0, requests * size, most):
             batch = {name: array[begin : begin + most] for name, array in alike.arrays.items()}
-            outputs = self._run(self._outputs, batch, None)
-            for start in range(0, min(most, requests * size - begin), size):
-                yield [output[start : start + size] for output in outputs]
+            rows = min(most, requests * size - begin)
+            outputs = self._sessions.run(self._outputs, batch, rows)
+            starts = range(0, rows, size)
+            parts += [[output[start : start + size] for output in outputs] for start in starts]
+        return parts
 
     def _read(self, request: InferenceRequest) -> Inputs | Exception:
         try:
@@ -191,10 +193,10 @@ class OnnxHandler:
     def _predict(self, group: list[Inputs]) -> list[Any]:
         """Run a group as one batch; returns each request's list of outputs."""
         if len(group) == 1:
-            return [self._run(self._outputs, group[0].arrays, None)]
+            return [self._sessions.run(self._outputs, group[0].arrays, group[0].rows)]
         names = group[0].arrays
         batch = {name: np.concatenate([inputs.arrays[name] for inputs in group]) for name in names}
-        outputs = self._run(self._outputs, batch, None)
+        outputs = self._sessions.run(self._outputs, batch, sum(inputs.rows for inputs in group))
         parts, start = [], 0
         for inputs in group:
             stop = start + inputs.rows
@@ -237,46 +239,8 @@ class OnnxHandler:
         return InferenceResponse(body, content_type, headers=headers)
 
     def close(self) -> None:
-        """Drop the session; its memory goes with the last reference."""
-        del self._session, self._run
-
-
-@dataclass(frozen=True)
-class Form:
-    """A model's file, and the form in which it is held."""
-
-    file: Path
-    terms: LoadTerms
-    tier: Tier = Tier.INLINE
-    cached: CachedModel | None = None
-
-    @classmethod
-    def first(cls, file: Path, terms: LoadTerms) -> "Form":
-        """Return how a model is held from its load on: mapped if its mapped form has been made before."""
-        if file.stat().st_size < LEAST_MODEL_BYTES:
-            return cls(file, terms)
-        cache = OnnxCache.open(terms.variables)
-        cached = cache.find(file) if cache is not None else None
-        return cls(file, terms, Tier.INLINE if cached is None else Tier.MAPPED, cached)
-
-    def changed(self, wanted: Tier) -> "Form":
-        """Return another form of the same model. Raises `ModelLoadError`."""
-        cache = OnnxCache.open(self.terms.variables)
-        cached = self.cached or (cache.find(self.file) if cache is not None else None)
-        if cached is None and wanted is not Tier.INLINE:
-            raise ModelLoadError(self.file, "its mapped form has not been made")
-        return Form(self.file, self.terms, wanted, cached)
-
-    def open(self, tier: Tier) -> ort.InferenceSession:
-        """Return a session. Raises what onnxruntime raises."""
-        file = self.file if tier is Tier.INLINE or self.cached is None else self.cached.path
-        return open_session(file, self.terms.threads, tier, self.terms.cancellation)
-
-    def metadata(self) -> dict[str, Any]:
-        """Return how the model is held, and the weights that are mapped for it, by content."""
-        weights = dict(self.cached.weights) if self.cached is not None and self.tier is not Tier.INLINE else {}
-        is_large = self.file.stat().st_size >= LEAST_MODEL_BYTES
-        return {"tier": self.tier.value, "is_large": is_large, "weights": weights}
+        """Drop the sessions; their memory goes with the last reference."""
+        del self._sessions
 
 
 def _picture_fit(session: ort.InferenceSession, specs: Sequence[InputSpec], file: Path) -> PictureFit:
@@ -294,15 +258,6 @@ def _described(end: Any) -> dict[str, Any]:
     known = DTYPES.get(end.type)
     datatype = end.type if known is None else open_inference_answers.datatype_of(np.dtype(known))
     return {"name": end.name, "datatype": datatype, "shape": shape}
-
-
-def _runner(session: ort.InferenceSession) -> Callable[..., Any]:
-    """Return what runs a session, without the Python around it if that can be had.
-
-    That checks the inputs' names, as the reader did before: a third of the time that a tiny model takes.
-    """
-    run: Callable[..., Any] = getattr(session, "_sess", session).run
-    return run
 
 
 def _are_similar(requests: Sequence[InferenceRequest]) -> bool:

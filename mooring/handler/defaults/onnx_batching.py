@@ -1,6 +1,7 @@
 """Whether an ONNX model's rows are independent, so that several requests may run as one batch: found out by trying."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,11 @@ logger = logging.getLogger(__name__)
 Array = NDArray[Any]
 Rows = Mapping[str, Array]
 
+# Beyond this many rows a batch gains little and the first request of it waits for the last.
+MAX_BATCH_ROWS = 64
+# Nor beyond this many bytes, if each thread has rows enough: what large rows gain, moving them about takes.
+MAX_BATCH_BYTES = 4 << 20
+ROWS_A_THREAD = 4
 # How large a dimension without a size is made, and how large whole numbers are: a sequence of tokens; of ids that know
 # only 0 and 1; one of each; a picture. The first that the model runs on decides.
 TRIALS = ((4, 97), (4, 2), (1, 2), (32, 97))
@@ -40,6 +46,12 @@ def may_batch(session: ort.InferenceSession, specs: Sequence[InputSpec]) -> bool
         except Exception:  # a model that refuses made-up rows is run as its clients send them
             logger.debug("The model does not run on made-up rows of size %s.", size, exc_info=True)
     return False
+
+
+def most_rows(specs: Sequence[InputSpec], threads: int) -> int:
+    """Return how many rows of a model are worth running together. A dimension without a size counts as one."""
+    row_bytes = sum(spec.dtype.itemsize * math.prod(size or 1 for size in spec.shape[1:]) for spec in specs)
+    return min(MAX_BATCH_ROWS, max(ROWS_A_THREAD * threads, MAX_BATCH_BYTES // max(1, row_bytes)))
 
 
 def _trial(spec: InputSpec, rows: int, size: int, most: int, generator: np.random.Generator) -> Array:
