@@ -1,19 +1,23 @@
 """The models of this server: load, unload, scale, pin. It performs what residency decides, on hosts of the pool.
 
 Loads are single-flight per model and parallel across models; a model with a lease stays until its requests are out.
+Where nobody else makes room, a load waits for models that are busy, first come first served.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mooring.contract.errors import MooringError
 from mooring.handler.errors import LoadCancelledError
 from mooring.handler.resolve import HandlerChoice, Isolation
 
+from .departures import Departures
 from .dispatch import Dispatch
-from .errors import ModelExistsError, ModelFilesError, ModelNotFoundError
+from .errors import InsufficientMemoryError, ModelExistsError, ModelFilesError, ModelNotFoundError
 from .host_link import HostLink
 from .lifecycle import State
 from .placement import LOAD_FAILURES, Placement
@@ -27,8 +31,11 @@ logger = logging.getLogger(__name__)
 
 # Loads that run at the same time, each in a host of its own or in line at a shared one.
 PARALLEL_LOADS = 4
-# Failed loads that are remembered, so that who asks is told why.
-MOST_FAILURES = 1000
+# A model that has been promised memory, and what is done when those have gone that it must wait for.
+Promise = tuple[Resident, Sequence[asyncio.Future[None]]]
+
+# How often a load looks whether a busy model has become idle.
+ROOM_CHECK_S = 0.02
 
 
 class ModelCatalog:
@@ -49,10 +56,12 @@ class ModelCatalog:
         self._available_bytes = available_bytes
         self._residents: dict[str, Resident] = {}
         self._load_slots = asyncio.Semaphore(PARALLEL_LOADS)
+        self._line = asyncio.Lock()  # whose holder is the next to find room
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.dispatch = Dispatch(self._residents, pool, table.history, limits.overload_status)
         self.placement = Placement(pool)
+        self._departures = Departures(self._residents, table, self.placement, limits.drain_seconds, self.spawn)
         pool.settle = self.dispatch.settle
         pool.on_tally = table.tallied
         revival = Revival(self._residents, table, self.dispatch, self.placement, self._begin_load, spawn=self.spawn)
@@ -109,20 +118,60 @@ class ModelCatalog:
     # --- loading ----------------------------------------------------------------------------------------------------
 
     async def load(
-        self, name: str, find: Callable[[], Path], url: str = "", *, workers: int | None = None, pinned: bool = False
+        self,
+        name: str,
+        find: Callable[[], Path],
+        url: str = "",
+        *,
+        workers: int | None = None,
+        pinned: bool = False,
+        on_promise: Callable[[], None] = lambda: None,
     ) -> ModelRecord:
         """Load the model folder that `find` returns, which runs in a thread, and return when it answers.
+
+        `on_promise` is called when the model has been promised memory: it takes requests from then on.
 
         Raises `ModelExistsError` if it is there (a load under way is waited for first), `InsufficientMemoryError`,
         `ModelFilesError`, `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was
         unloaded meanwhile, and whatever `find` and the load itself fail with.
         """
+        promise = partial(self._promise, name, find, url, workers)
+        try:
+            resident, after = await promise()
+        except InsufficientMemoryError as error:
+            if not error.may_pass:
+                raise
+            logger.info("Model '%s' waits for busy models to make room.", name)
+            resident, after = await self._wait_for_room(promise, error)
+        resident.record.is_pinned = pinned or resident.choice.config.pinned
+        loaded = self._begin_load(resident, after=after)
+        on_promise()
+        await loaded
+        return resident.record
+
+    async def _promise(self, name: str, find: Callable[[], Path], url: str, workers: int | None) -> Promise:
         path, choice, available = await asyncio.to_thread(self._look_at, name, find)
         await self._refuse_another(name)
-        resident = await self._admit(name, path, url, workers, choice, available)
-        resident.record.is_pinned = pinned or resident.choice.config.pinned
-        await self._begin_load(resident)
-        return resident.record
+        resident, going = self._admit(name, path, url, workers, choice, available)
+        return resident, self._departures.make_room(resident.record, going)
+
+    async def _wait_for_room(self, promise: Callable[[], Coroutine[Any, Any, Promise]], error: MooringError) -> Promise:
+        """Have memory promised when models that are busy now have made room. Raises `error` if it is not in time."""
+        deadline = self._loop.time() + self._limits.room_seconds
+        try:
+            await asyncio.wait_for(self._line.acquire(), self._limits.room_seconds)
+        except TimeoutError:
+            raise error from None
+        try:
+            while True:
+                try:
+                    return await promise()
+                except InsufficientMemoryError as newest:
+                    if not newest.may_pass or self._loop.time() >= deadline:
+                        raise
+                await asyncio.sleep(ROOM_CHECK_S)
+        finally:
+            self._line.release()
 
     async def _refuse_another(self, name: str) -> None:
         """Raise `ModelExistsError` if there is a model of that name, once its load is over; forget one that failed.
@@ -132,7 +181,7 @@ class ModelCatalog:
         while (resident := self._residents.get(name)) is not None and resident.gone is not None:
             await asyncio.shield(resident.gone)
         if resident is not None and resident.record.state is State.FAILED:
-            self._forget(resident)
+            self._departures.forget(resident)
         elif resident is not None:
             if resident.loaded is not None:
                 await asyncio.shield(resident.loaded)
@@ -147,13 +196,13 @@ class ModelCatalog:
             raise ModelFilesError(name, error) from error
         return path, choice, self._available_bytes(choice)
 
-    async def _admit(
+    def _admit(
         self, name: str, path: Path, url: str, workers: int | None, choice: HandlerChoice, available: int
-    ) -> Resident:
-        """Promise memory to a model, evicting idle ones where that is ours to do."""
+    ) -> tuple[Resident, list[ModelRecord]]:
+        """Promise memory to a model; returns it, and who must go first."""
         config, limits = choice.config, self._limits
         count = workers or config.workers or (limits.workers if choice.isolation is Isolation.OWN else 1)
-        record, victims = self._table.admit(
+        record, going = self._table.admit(
             name,
             url=url or str(path),
             path=path,
@@ -173,27 +222,25 @@ class ModelCatalog:
             config.queue_length or limits.queue_length,
         )
         self._residents[name] = resident
-        # Created before anything is awaited: a second load of the same name waits for this one.
-        resident.loaded = self._loop.create_future()
-        if victims:
-            logger.info("Making room for '%s': %s.", name, ", ".join(f"'{victim.name}'" for victim in victims))
-            self._table.events["evicted"] += len(victims)
-            await asyncio.gather(*(self.unload(victim.name) for victim in victims), return_exceptions=True)
-        return resident
+        return resident, going
 
-    def _begin_load(self, resident: Resident, delay: float = 0.0) -> asyncio.Future[None]:
+    def _begin_load(
+        self, resident: Resident, delay: float = 0.0, after: Sequence[asyncio.Future[None]] = ()
+    ) -> asyncio.Future[None]:
         """Start a load that goes on even if the caller who asked for it gives up."""
         if resident.loaded is None or resident.loaded.done():
             resident.loaded = self._loop.create_future()
-        self.spawn(self._load(resident, delay))
+        self.spawn(self._load(resident, delay, after))
         return asyncio.shield(resident.loaded)
 
-    async def _load(self, resident: Resident, delay: float) -> None:
+    async def _load(self, resident: Resident, delay: float, after: Sequence[asyncio.Future[None]]) -> None:
         record, loaded = resident.record, resident.loaded
         assert loaded is not None
         started = self._loop.time()
         try:
             await asyncio.sleep(delay)
+            if after:
+                await asyncio.wait(after)
             async with self._load_slots, resident.changing:
                 if resident.is_unwanted:
                     raise LoadCancelledError(record.name)
@@ -225,24 +272,14 @@ class ModelCatalog:
         if isinstance(error, LoadCancelledError):
             record.enter(State.ABSENT)
             self._table.events["cancelled"] += 1
-            self._forget(resident)
+            self._departures.forget(resident)
         else:
             self._table.events["failed"] += 1
             logger.warning("Model '%s' did not load: %s", record.name, error)
             record.enter(State.FAILED, str(error))
             self._table.holds(record, 0)
-            self._forget_old_failures()
+            self._departures.forget_old_failures()
         self.dispatch.fail_waiting(resident, error)
-
-    def _forget_old_failures(self) -> None:
-        failed = [resident for resident in self._residents.values() if resident.record.state is State.FAILED]
-        for resident in failed[:-MOST_FAILURES]:
-            self._forget(resident)
-
-    def _forget(self, resident: Resident) -> None:
-        self._table.remove(resident.record)
-        if self._residents.get(resident.record.name) is resident:
-            del self._residents[resident.record.name]
 
     # --- unloading --------------------------------------------------------------------------------------------------
 
@@ -262,26 +299,9 @@ class ModelCatalog:
             self.placement.cancel(resident)
             await asyncio.wait([resident.loaded])
         if resident.record.state is State.READY:
-            await self._drain_and_destroy(resident)
+            await asyncio.shield(self._departures.begin(resident))
         elif resident.record.state is State.FAILED:
-            self._forget(resident)
-
-    async def _drain_and_destroy(self, resident: Resident) -> None:
-        record = resident.record
-        record.enter(State.DRAINING)
-        resident.gone = self._loop.create_future()
-        try:
-            if record.leases:
-                resident.idle = self._loop.create_future()
-                await asyncio.wait([resident.idle], timeout=self._limits.drain_seconds)
-            async with resident.changing:
-                await self.placement.destroy(resident)
-            record.enter(State.ABSENT)
-        finally:
-            self._forget(resident)
-            resident.gone.set_result(None)
-        self._table.events["unloaded"] += 1
-        logger.info("Model '%s' unloaded.", record.name)
+            self._departures.forget(resident)
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -312,8 +332,9 @@ class ModelCatalog:
             if link in resident.links and resident.record.state is State.READY:
                 await self.placement.replace(resident, link)
 
-    def spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine on the side, until it ends or the catalog closes."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

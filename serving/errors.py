@@ -107,13 +107,17 @@ class SpoolError(PlatformError):
 
 
 class InsufficientMemoryError(PlatformError):
-    """A model does not fit into the memory that is left, even after evicting what may be evicted."""
+    """A model does not fit into the memory that is left, even after evicting what may be evicted.
 
-    def __init__(self, name: str, needed: int, free: int, budget: int, in_use: int) -> None:
+    `may_pass` says that it would if models went that cannot now, because they are busy.
+    """
+
+    def __init__(self, name: str, needed: int, free: int, budget: int, in_use: int, *, may_pass: bool) -> None:
         self.name = name
         self.needed = needed
         self.free = free
         self.budget = budget
+        self.may_pass = may_pass
         super().__init__(
             f"Model '{name}' needs {in_words(needed)} but {in_words(max(free, 0))} of {in_words(budget)} is free, with "
             f"{in_use} loaded that cannot make room. Unload one, retry later, or raise the budget."

@@ -5,62 +5,87 @@ import logging
 from functools import partial
 
 from mooring.contract.errors import MooringError
+from mooring.handler.errors import LoadCancelledError
 
 from .catalog import ModelCatalog
-from .errors import InsufficientMemoryError, ModelExistsError
+from .errors import InsufficientMemoryError, ModelExistsError, OverloadedError
 from .invocation import Invocation
 from .model_paths import ModelPaths
+from .settings import Limits
 
 logger = logging.getLogger(__name__)
 
 # A model that does not load is not tried again for each request that asks for it.
 FAILURE_MEMORY_S = 5.0
-# How often a request loads its model anew when others take its place before it can be asked.
+# How often a model that somebody else has loaded is loaded anew when it went before it could be asked.
 MOST_LOADS = 10
 
 
 class OnDemand:
     """Invokes models, loading those that are not here yet."""
 
-    def __init__(self, catalog: ModelCatalog, paths: ModelPaths) -> None:
+    def __init__(self, catalog: ModelCatalog, paths: ModelPaths, limits: Limits) -> None:
         self._catalog = catalog
         self._dispatch = catalog.dispatch
         self._paths = paths
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._failures: dict[str, tuple[float, MooringError]] = {}
+        # By the name of a model that nothing is promised to yet, who asks for it: it is looked for once for all.
+        self._asking: dict[str, list[Invocation]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def invoke(self, invocation: Invocation) -> None:
         """Send a request to its model, loading that first if it must be."""
-        if self._catalog.holds(invocation.name):
+        name = invocation.name
+        if self._catalog.holds(name):
             self._dispatch.invoke(invocation)
             return
-        failed_at, error = self._failures.get(invocation.name, (float("-inf"), None))
+        failed_at, error = self._failures.get(name, (float("-inf"), None))
         if error is not None and self._loop.time() < failed_at + FAILURE_MEMORY_S:
             invocation.fail(error)
             return
-        task = self._loop.create_task(self._load_and_invoke(invocation))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        asking = self._asking.get(name)
+        if asking is None:
+            self._asking[name] = [invocation]
+            task = self._loop.create_task(self._load_and_invoke(name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif len(asking) < self._limits.queue_length:
+            asking.append(invocation)
+        else:
+            invocation.fail(OverloadedError(name, len(asking), self._limits.overload_status))
 
-    async def _load_and_invoke(self, invocation: Invocation) -> None:
-        name = invocation.name
+    async def _load_and_invoke(self, name: str) -> None:
+        error = await self._load(name)
+        for invocation in self._asking.pop(name, ()):
+            if error is not None:
+                invocation.fail(error)
+            else:
+                self._dispatch.invoke(invocation)
+
+    def _hand_over(self, name: str) -> None:
+        """Let requests wait for the load itself: with them inside, the model is not sent away before it answers."""
+        for invocation in self._asking.pop(name, ()):
+            self._dispatch.invoke(invocation)
+
+    async def _load(self, name: str) -> MooringError | None:
+        """Load a model; returns why it could not be."""
         try:
             path = self._paths.repository.find(name)
         except MooringError as error:  # not remembered: clients can make up any number of names
-            invocation.fail(error)
-            return
+            return error
+        find, hand_over = partial(self._paths.unpacked, name, path), partial(self._hand_over, name)
         for _ in range(MOST_LOADS):
             try:
-                await self._catalog.load(name, partial(self._paths.unpacked, name, path), url=str(path))
+                await self._catalog.load(name, find, url=str(path), on_promise=hand_over)
             except ModelExistsError:
                 pass  # another request loaded it meanwhile
             except MooringError as error:
-                if not isinstance(error, InsufficientMemoryError):  # there may be room at the next request
+                if not isinstance(error, InsufficientMemoryError | LoadCancelledError):  # the next may fare better
                     self._failures[name] = (self._loop.time(), error)
-                invocation.fail(error)
-                return
-            if self._catalog.holds(name):
-                break  # else it has been evicted again before this was told that it is here
+                return error
+            if name not in self._asking or self._catalog.holds(name):
+                break
         self._failures.pop(name, None)
-        self._dispatch.invoke(invocation)
+        return None

@@ -128,26 +128,39 @@ class ResidencyTable:
         now: float,
         workers: int = 1,
     ) -> tuple[ModelRecord, list[ModelRecord]]:
-        """Promise memory to a model, and return its record and the idle models that must go first.
+        """Promise memory to a model, and return its record and the models that must have gone before it is loaded.
 
-        `available` is what the machine could still give, whatever the budget says. Raises `ModelExistsError`, and
-        `InsufficientMemoryError` when even evicting every idle model would not make room.
+        Those are idle ones, and some that are on their way out already, for whoever that was. `available` is what the
+        machine could still give, whatever the budget says. Raises `ModelExistsError`, and `InsufficientMemoryError`
+        when even evicting every idle model would not make room.
         """
         if name in self.records:
             raise ModelExistsError(name)
         needed = self.estimate(kind, artifact_bytes) * workers
         free = min(self.budget - self.used, available - self.promised)
+        going = self._leaving() if needed > free else []
+        coming = free + sum(record.bytes for record in going)
         idle = (record for record in self.records.values() if record.is_idle)
-        going = cast("list[ModelRecord]", victims(self.eviction, idle, needed - free, self.history, now))
+        going += cast("list[ModelRecord]", victims(self.eviction, idle, needed - coming, self.history, now))
         if free + sum(record.bytes for record in going) < needed:
-            in_use = sum(record.bytes > 0 for record in self.records.values())
-            raise InsufficientMemoryError(name, needed, free, self.budget, in_use)
+            raise self._no_room(name, needed, free)
         number, standing = self._next_number, self.standing
         record = ModelRecord(number, name, url, path, kind, artifact_bytes, needed, last_used=now, standing=standing)
         self._next_number += 1
         self.records[name] = self._loading[name] = self._numbers[record.number] = record
         self.used += needed
         return record, going
+
+    def _leaving(self) -> list[ModelRecord]:
+        """Return the models that are on their way out with no request inside: their bytes are as good as free."""
+        draining = (self.records[name] for name in self.standing[State.DRAINING])
+        return [record for record in draining if not record.leases]
+
+    def _no_room(self, name: str, needed: int, free: int) -> InsufficientMemoryError:
+        holders = [record for record in self.records.values() if record.bytes]
+        movable = sum(record.bytes for record in holders if not record.is_pinned)
+        may_pass = self.eviction is not Eviction.PLATFORM and free + movable >= needed
+        return InsufficientMemoryError(name, needed, free, self.budget, len(holders), may_pass=may_pass)
 
     def measured(self, record: ModelRecord, measured_bytes: int, workers: int = 1) -> None:
         """Correct a record by what its load really took, and learn from it for the next of its kind."""

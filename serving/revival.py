@@ -37,7 +37,7 @@ class Revival:
         dispatch: Dispatch,
         placement: Placement,
         begin_load: BeginLoad,
-        spawn: Callable[[Any], None],
+        spawn: Callable[[Any], Any],
     ) -> None:
         self._residents = residents
         self._table = table

@@ -136,7 +136,7 @@ class Server(uvicorn.Server):
 
     def _invoker(self, paths: ModelPaths) -> Callable[[Invocation], None]:
         if self._settings.mode is Mode.REPOSITORY:
-            return OnDemand(self._catalog, paths).invoke
+            return OnDemand(self._catalog, paths, self._settings.limits).invoke
         return self._catalog.dispatch.invoke
 
     def _available_bytes(self, choice: HandlerChoice) -> int:

@@ -117,6 +117,7 @@ class Limits:
     response_seconds: float = 60.0
     stream_seconds: float = 480.0  # the platform ends a streamed answer at 8 minutes
     load_seconds: float = 340.0
+    room_seconds: float = 10.0
     drain_seconds: float = 340.0  # the platform gives up on an unload at 360 s
     keep_alive_seconds: float = 75.0  # longer than the 60 s of the load balancers in front
     header_seconds: float = 10.0
@@ -202,6 +203,7 @@ SETTINGS: tuple[Setting, ...] = (
         "how long a model may take to load, its packages included",
         {"SAGEMAKER_STARTUP_TIMEOUT": 1, "TS_DEFAULT_STARTUP_TIMEOUT": 1},
     ),
+    Setting("room_seconds", float, "how long a load waits for busy models to make room, unless the platform does", {}),
     Setting("drain_seconds", float, "how long an unload waits for requests under way", {}),
     Setting("keep_alive_seconds", float, "how long an idle connection stays open", {}),
     Setting("header_seconds", float, "how long a request's head may take to arrive", {}),

@@ -58,8 +58,56 @@ def test_pinned_model_is_not_evicted() -> None:
     table = lru(100 * MIB)
     admit(table, "pinned", 90 * MIB)
     table.records["pinned"].is_pinned = True
-    with pytest.raises(InsufficientMemoryError):
+    with pytest.raises(InsufficientMemoryError) as refusal:
         admit(table, "new", 30 * MIB)
+    assert not refusal.value.may_pass
+
+
+def test_refusal_tells_whether_busy_models_would_make_room() -> None:
+    for eviction, may_pass in ((Eviction.LRU, True), (Eviction.REUSE, True), (Eviction.PLATFORM, False)):
+        table = lru(100 * MIB)
+        table.eviction = eviction
+        admit(table, "busy", 90 * MIB)
+        table.records["busy"].leases = 1
+        with pytest.raises(InsufficientMemoryError) as refusal:
+            admit(table, "new", 30 * MIB)
+        assert refusal.value.may_pass is may_pass
+        with pytest.raises(InsufficientMemoryError) as refusal:
+            admit(table, "huge", 110 * MIB)
+        assert not refusal.value.may_pass
+
+
+def test_loads_at_the_same_time_send_each_other_no_more_models_away_than_each_needs() -> None:
+    """A victim's bytes were held against the next load until they were back, so that it evicted for both."""
+    table = lru(100 * MIB)
+    for now, name in enumerate(["a", "b", "c", "d"]):
+        admit(table, name, 25 * MIB, now=now)
+    sent_away = []
+    for name in ("new", "next", "third"):
+        _, going = table.admit(name, url="", path=Path(), kind="onnx", artifact_bytes=25 * MIB, available=PLENTY, now=9)
+        victims = [record for record in going if record.state is State.READY]
+        sent_away.append([victim.name for victim in victims])
+        for victim in victims:
+            victim.enter(State.DRAINING)
+    assert sent_away == [["a"], ["b"], ["c"]]
+
+
+def test_load_waits_for_those_whose_memory_it_was_promised() -> None:
+    table = lru(100 * MIB)
+    admit(table, "large", 90 * MIB)
+    table.records["large"].enter(State.DRAINING)
+    _, going = table.admit("new", url="", path=Path(), kind="onnx", artifact_bytes=50 * MIB, available=PLENTY, now=1)
+    assert [record.name for record in going] == ["large"]
+
+
+def test_model_that_drains_requests_is_not_counted_on() -> None:
+    """It may take minutes, and a platform that hears 507 unloads another."""
+    table = ResidencyTable(100 * MIB)
+    admit(table, "draining", 60 * MIB)
+    table.records["draining"].leases = 1
+    table.records["draining"].enter(State.DRAINING)
+    with pytest.raises(InsufficientMemoryError):
+        admit(table, "new", 60 * MIB)
 
 
 def test_nothing_is_evicted_where_it_would_not_be_enough() -> None:

@@ -178,9 +178,9 @@ class CheckedTable(ResidencyTable):
 
     def admit(self, name: str, **given: Any) -> tuple[ModelRecord, list[ModelRecord]]:
         record, victims = super().admit(name, **given)
-        assert all(victim.state is State.READY for victim in victims)
+        assert all(victim.state in {State.READY, State.DRAINING} for victim in victims)
         assert not any(victim.leases or victim.is_pinned for victim in victims)
-        assert not victims or self.eviction is not Eviction.PLATFORM
+        assert self.eviction is not Eviction.PLATFORM or all(victim.state is State.DRAINING for victim in victims)
         return record, victims
 
 
