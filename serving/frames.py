@@ -67,15 +67,22 @@ class FrameError(MooringError):
 
 def encode(kind: int, frame_id: int, number: int, meta: bytes = b"", body: bytes = b"") -> bytes:
     """Return the bytes of one frame."""
-    return encode_head(kind, frame_id, number, meta, len(body)) + body
+    lines = len(meta)
+    if lines > MAX_META_BYTES:
+        raise _too_many_lines(lines)
+    return _pack(lines + len(body), kind, lines, frame_id, number) + meta + body
 
 
 def encode_head(kind: int, frame_id: int, number: int, meta: bytes, body_bytes: int) -> bytes:
     """Return what stands before a frame's body, for a body that is too large to be copied behind it."""
     lines = len(meta)
     if lines > MAX_META_BYTES:
-        raise FrameError(f"A frame's head lines are {lines} bytes; the limit is {MAX_META_BYTES}.")
+        raise _too_many_lines(lines)
     return _pack(lines + body_bytes, kind, lines, frame_id, number) + meta
+
+
+def _too_many_lines(size: int) -> FrameError:
+    return FrameError(f"A frame's head lines are {size} bytes; the limit is {MAX_META_BYTES}.")
 
 
 class FrameReader:

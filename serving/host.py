@@ -25,9 +25,10 @@ from mooring.handler.stages import WATCH
 from mooring.runner.parentage import die_with_writer
 
 from . import frames, logs, oom, request_ids
-from .frames import INFER, Frame, FrameReader, Kind
+from .frames import ANSWER, INFER, Frame, FrameReader, Kind
 from .host_loader import LOADER_NAME, Finished, Loaded, Loader
 from .host_wire import error_frame, read_request_lines, response_lines
+from .lookout import Lookout
 from .running import RunningPage
 from .streams import Stream, Streams
 from .tally import Tallies
@@ -86,6 +87,7 @@ class Host:
         self._terms = terms
         self._models: dict[int, Loaded] = {}
         self._selector = selectors.DefaultSelector()
+        self._lookout = Lookout(self._selector, may_look_out=terms.is_shared and terms.threads > 1)
         # Kept: to get and give back as much memory for every read takes five times as long as the read.
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._readers: dict[socket.socket, FrameReader] = {}
@@ -166,7 +168,7 @@ class Host:
         return waiting[0].arrived + model.max_delay_s
 
     def _take_arrivals(self, timeout: float | None) -> None:
-        for key, _ in self._selector.select(timeout):
+        for key, _ in self._lookout.wait(timeout):
             source = key.fileobj
             if source is self._listener:
                 self._accept()
@@ -332,7 +334,7 @@ def _answer_frame(frame_id: int, answer: InferenceResponse | Exception) -> bytes
     if isinstance(answer, Exception):
         return error_frame(frame_id, answer)
     try:
-        return frames.encode(Kind.ANSWER, frame_id, answer.status, response_lines(answer), answer.body)
+        return frames.encode(ANSWER, frame_id, answer.status, response_lines(answer), answer.body)
     except (ValueError, TypeError, frames.FrameError) as error:
         logger.warning("An answer cannot be sent: %s", error)
         return error_frame(frame_id, error)

@@ -1,6 +1,6 @@
 """Bodies to values and back by their media types. Nothing here ever unpickles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,16 @@ def decode_json(body: bytes, media_type: MediaType) -> Any:
         body = decode_text(body, media_type).encode()
     try:
         return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BodyDecodeError(JSON, str(error)) from error
+
+
+def decode_json_each(bodies: Sequence[bytes], media_type: MediaType) -> list[Any]:
+    """Return what several JSON bodies say. Raises `BodyDecodeError`, also for one that begins with a mark."""
+    if not media_type.is_utf8:
+        return [decode_json(body, media_type) for body in bodies]
+    try:
+        return [*map(orjson.loads, bodies)]
     except orjson.JSONDecodeError as error:
         raise BodyDecodeError(JSON, str(error)) from error
 
@@ -166,6 +176,13 @@ def encode(value: Any, accept: str) -> tuple[bytes, str]:
     if problem is None:
         raise UnsupportedAcceptError(accept, OFFERED)
     raise UnsupportedAcceptError(f"{accept} ({problem})", (JSON,)) from problem
+
+
+def encode_each(values: Sequence[Any], accept: str) -> list[tuple[bytes, str]]:
+    """Return several values as the type that a client likes best; raises what `encode` does."""
+    if negotiate(accept, WRITABLE) == JSON:
+        return [(encode_json(value), JSON) for value in values]
+    return [encode(value, accept) for value in values]
 
 
 def respond(value: Any, request: InferenceRequest, accept: str) -> InferenceResponse:

@@ -109,7 +109,7 @@ class InputReader:
             return None
         spec = self.specs[0]
         try:
-            array = array_of([codecs.decode_json(body, media_type) for body in bodies], spec.dtype)
+            array = array_of(codecs.decode_json_each(bodies, media_type), spec.dtype)
         except (MooringError, ValueError):
             return None
         is_single = array.ndim == len(spec.shape)
@@ -244,6 +244,17 @@ def answer_values(names: Sequence[str], outputs: Sequence[Any], *, is_single: bo
     if is_single:
         outputs = [output[0] if np.ndim(output) else output for output in outputs]
     return dict(zip(names, outputs, strict=True))
+
+
+def answers_each(names: Sequence[str], outputs: Sequence[Array], rows_each: int, *, is_single: bool) -> list[Any]:
+    """Return what to encode for each of several requests of so many rows, whose rows stand together in the outputs."""
+    begins = range(0, len(outputs[0]), rows_each)
+    columns: list[list[Any]] = [
+        [*output] if is_single else [output[begin : begin + rows_each] for begin in begins] for output in outputs
+    ]
+    if len(columns) == 1:
+        return columns[0]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def answer_value(names: Sequence[str], outputs: Sequence[Any], *, is_single: bool) -> Any:

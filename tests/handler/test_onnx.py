@@ -22,6 +22,7 @@ from mooring.handler.errors import (
     LoadCancelledError,
     ModelLoadError,
     PredictionInputError,
+    UnsupportedAcceptError,
     UnsupportedContentTypeError,
 )
 from mooring.handler.images import MAX_PIXELS
@@ -209,6 +210,23 @@ def test_load_that_nobody_wants_any_more_stops(tmp_path: Path) -> None:
             loading.result()
     with pytest.raises(LoadCancelledError):
         open_session(file, 1, cancellation=cancellation)
+
+
+def test_requests_of_one_batch_are_each_answered_in_the_type_they_accept(tmp_path: Path) -> None:
+    accepts = ["text/csv", "application/json", "image/png", "application/json"]
+    requests = [request(b"[[%d,2]]" % index, accept=accept) for index, accept in enumerate(accepts)]
+    csv, json, refused, other = double(tmp_path, ["n", 2]).respond(requests)
+    assert isinstance(refused, UnsupportedAcceptError)
+    assert [made.body for made in (csv, json, other) if isinstance(made, InferenceResponse)] == [
+        b"0.0,4.0\n",
+        b"[[2.0,4.0]]",
+        b"[[6.0,4.0]]",
+    ]
+
+
+def test_batch_whose_type_cannot_be_written_tells_each_request(tmp_path: Path) -> None:
+    answers = double(tmp_path, ["n", 2]).respond([request(b"[[1,2]]", accept="image/png")] * 3)
+    assert [type(each) for each in answers] == [UnsupportedAcceptError] * 3
 
 
 def test_npy_answer_is_the_array_itself(tmp_path: Path) -> None:

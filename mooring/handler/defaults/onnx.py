@@ -18,7 +18,7 @@ from mooring.handler.images import SCALED, PictureFit
 from mooring.handler.open_inference import TensorRequest
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.stages import WATCH, timed
-from mooring.handler.tensors import Alike, InputReader, Inputs, InputSpec, answer_value, answer_values
+from mooring.handler.tensors import Alike, InputReader, Inputs, InputSpec, answer_value, answer_values, answers_each
 from mooring.handler.terms import LoadTerms
 
 from .model_cache import Tier
@@ -139,32 +139,34 @@ class OnnxHandler:
             return None
         read = perf_counter()
         try:
-            outputs = self._predict_alike(alike, len(requests))
+            values = self._predict_alike(alike, len(requests))
         except Exception:  # as below
             logger.debug("A batch failed and is run again in parts.", exc_info=True)
             return None
         predicted = perf_counter()
-        answers = [
-            self._encode(output, request, is_single=alike.is_single)
-            for output, request in zip(outputs, requests, strict=True)
-        ]
+        answers = self._encode_alike(values, requests[0].accept)
         WATCH.add(read - begun, predicted - read, perf_counter() - predicted)
         return answers
 
-    def _predict_alike(self, alike: Alike, requests: int) -> list[list[Array]]:
-        """Return each request's outputs. Of one that is alone they are whole: its model may know no rows."""
-        if requests == 1:
-            return [self._sessions.run(self._outputs, alike.arrays, alike.rows_each)]
+    def _predict_alike(self, alike: Alike, requests: int) -> list[Any]:
+        """Return what to encode for each request. Of one that is alone it is all: its model may know no rows."""
         size = alike.rows_each
+        if requests == 1:
+            outputs = self._sessions.run(self._outputs, alike.arrays, size)
+            return [answer_value(self._outputs, outputs, is_single=alike.is_single)]
         most = max(1, self.max_batch_rows // size) * size
-        parts: list[list[Array]] = []
+        values: list[Any] = []
         for begin in range(0, requests * size, most):
             batch = {name: array[begin : begin + most] for name, array in alike.arrays.items()}
-            rows = min(most, requests * size - begin)
-            outputs = self._sessions.run(self._outputs, batch, rows)
-            starts = range(0, rows, size)
-            parts += [[output[start : start + size] for output in outputs] for start in starts]
-        return parts
+            outputs = self._sessions.run(self._outputs, batch, min(most, requests * size - begin))
+            values += answers_each(self._outputs, outputs, size, is_single=alike.is_single)
+        return values
+
+    def _encode_alike(self, values: Sequence[Any], accept: str) -> list[InferenceResponse | Exception]:
+        try:
+            return [InferenceResponse(body, content_type) for body, content_type in codecs.encode_each(values, accept)]
+        except (MooringError, TypeError):
+            return [self._encode_value(value, accept) for value in values]
 
     def _read(self, request: InferenceRequest) -> Inputs | Exception:
         try:
@@ -223,8 +225,13 @@ class OnnxHandler:
         try:
             if asked is not None:
                 return self._encode_tensors(output, request, asked, is_single=is_single)
-            value = answer_value(self._outputs, output, is_single=is_single)
-            return InferenceResponse(*codecs.encode(value, request.accept))
+        except MooringError as error:
+            return error
+        return self._encode_value(answer_value(self._outputs, output, is_single=is_single), request.accept)
+
+    def _encode_value(self, value: Any, accept: str) -> InferenceResponse | Exception:
+        try:
+            return InferenceResponse(*codecs.encode(value, accept))
         except MooringError as error:
             return error
         except TypeError as error:  # an output that is no tensor, and that the type of the answer does not know
@@ -262,10 +269,10 @@ def _described(end: Any) -> dict[str, Any]:
 
 def _are_similar(requests: Sequence[InferenceRequest]) -> bool:
     """Whether requests may well be alike, and are small: to find out that large ones are not costs too much."""
-    content_type = requests[0].content_type
+    content_type, accept = requests[0].content_type, requests[0].accept
     size = 0
     for request in requests:
-        if request.content_type != content_type:
+        if request.content_type != content_type or request.accept != accept:
             return False
         size += len(request.body)
     return size <= MOST_ALIKE_BYTES
