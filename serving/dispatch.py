@@ -1,7 +1,7 @@
 """Requests on their way to models and back: leases, queues, deadlines, and the retry of what died with its host."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from mooring.contract.errors import MooringError
@@ -36,12 +36,14 @@ class Dispatch:
         self._pool = pool
         self._history = history
         self._time = asyncio.get_running_loop().time
+        # What becomes of a request whose model is not here, and why that is so, if anybody knows.
+        self.on_absent: Callable[[Invocation, str], None] = _not_found
 
     def invoke(self, invocation: Invocation) -> None:
         """Send a request to its model; the answer, or the error, goes to the invocation."""
         resident = self._residents.get(invocation.name)
         if resident is None:
-            invocation.fail(ModelNotFoundError(invocation.name))
+            self.on_absent(invocation, "")
             return
         record = resident.record
         if record.leases >= resident.queue_length:
@@ -57,8 +59,7 @@ class Dispatch:
         elif state is State.FAILED and record.was_ready:
             invocation.fail(ModelNotReadyError(record.name, state.value, record.reason))
         elif state is State.FAILED or state is State.DRAINING or resident.is_unwanted:
-            # Not here, which tells a platform that it may load the model again.
-            invocation.fail(ModelNotFoundError(invocation.name, reason=record.reason))
+            self.on_absent(invocation, record.reason)
         else:
             self._lease(invocation, resident)
             resident.waiting.append(invocation)
@@ -164,3 +165,8 @@ class Dispatch:
             self._fail(invocation, HostOutOfMemoryError(invocation.name))
         else:
             self._fail(invocation, HostDiedError(invocation.name, death.how))
+
+
+def _not_found(invocation: Invocation, reason: str) -> None:
+    """Tell that the model is not here, so that a platform knows that it may load it again."""
+    invocation.fail(ModelNotFoundError(invocation.name, reason=reason))

@@ -17,12 +17,10 @@ logger = logging.getLogger(__name__)
 
 # A model that does not load is not tried again for each request that asks for it.
 FAILURE_MEMORY_S = 5.0
-# How often a model that somebody else has loaded is loaded anew when it went before it could be asked.
-MOST_LOADS = 10
 
 
 class OnDemand:
-    """Invokes models, loading those that are not here yet."""
+    """Loads models that requests find absent."""
 
     def __init__(self, catalog: ModelCatalog, paths: ModelPaths, limits: Limits) -> None:
         self._catalog = catalog
@@ -35,12 +33,9 @@ class OnDemand:
         self._asking: dict[str, list[Invocation]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def invoke(self, invocation: Invocation) -> None:
-        """Send a request to its model, loading that first if it must be."""
+    def invoke(self, invocation: Invocation, _: str = "") -> None:
+        """Load the model that a request did not find, and send it there."""
         name = invocation.name
-        if self._catalog.holds(name):
-            self._dispatch.invoke(invocation)
-            return
         failed_at, error = self._failures.get(name, (float("-inf"), None))
         if error is not None and self._loop.time() < failed_at + FAILURE_MEMORY_S:
             invocation.fail(error)
@@ -76,16 +71,13 @@ class OnDemand:
         except MooringError as error:  # not remembered: clients can make up any number of names
             return error
         find, hand_over = partial(self._paths.unpacked, name, path), partial(self._hand_over, name)
-        for _ in range(MOST_LOADS):
-            try:
-                await self._catalog.load(name, find, url=str(path), on_promise=hand_over)
-            except ModelExistsError:
-                pass  # another request loaded it meanwhile
-            except MooringError as error:
-                if not isinstance(error, InsufficientMemoryError | LoadCancelledError):  # the next may fare better
-                    self._failures[name] = (self._loop.time(), error)
-                return error
-            if name not in self._asking or self._catalog.holds(name):
-                break
+        try:
+            await self._catalog.load(name, find, url=str(path), on_promise=hand_over)
+        except ModelExistsError:
+            pass  # somebody else has loaded it meanwhile; if it has gone again, whoever asks is back here
+        except MooringError as error:
+            if not isinstance(error, InsufficientMemoryError | LoadCancelledError):  # the next may fare better
+                self._failures[name] = (self._loop.time(), error)
+            return error
         self._failures.pop(name, None)
         return None

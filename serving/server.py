@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -24,7 +24,6 @@ from .app import create_app
 from .catalog import ModelCatalog
 from .console import Audience
 from .door import Door, Health
-from .invocation import Invocation
 from .lane import ExpressLane
 from .lifecycle import State
 from .memory import AvailableMemory
@@ -108,8 +107,10 @@ class Server(uvicorn.Server):
             available_bytes=self._available_bytes,
         )
         paths = ModelPaths(Repository(settings.root), self._unpacker)
+        if settings.mode is Mode.REPOSITORY:
+            self._catalog.dispatch.on_absent = OnDemand(self._catalog, paths, settings.limits).invoke
         self._door = Door(
-            invoke=self._invoker(paths),
+            invoke=self._catalog.dispatch.invoke,
             health=self._health,
             limits=settings.limits,
             default_accept=settings.limits.default_accept,
@@ -133,11 +134,6 @@ class Server(uvicorn.Server):
             logger.info("The console is at /console (%s).", settings.console.value)
         if settings.single_model is not None:
             self._spawn(self._load_single(settings.single_model))
-
-    def _invoker(self, paths: ModelPaths) -> Callable[[Invocation], None]:
-        if self._settings.mode is Mode.REPOSITORY:
-            return OnDemand(self._catalog, paths, self._settings.limits).invoke
-        return self._catalog.dispatch.invoke
 
     def _available_bytes(self, choice: HandlerChoice) -> int:
         """Return what the machine could still give a model: memory, and that of a GPU for one that computes there."""
