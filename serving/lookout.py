@@ -14,7 +14,7 @@ from time import monotonic
 LOOKOUT_S = 0.0003
 # How often to look out in vain before sleeping: under load some waits are short and some are not.
 MOST_IN_VAIN = 8
-# A core that was given up for longer than this was given to somebody, and not asked for again for as long as that.
+# A yield that takes longer than this has given the core to somebody who wanted it: the host rests for so long.
 GAVE_WAY_S = 0.00002
 REST_S = 0.001
 

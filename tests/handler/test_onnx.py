@@ -322,6 +322,28 @@ def test_rows_that_are_independent_are_found_to_be(tmp_path: Path, name: str) ->
     assert OnnxHandler.load(write(tmp_path, nodes, {"x": shape}, {"y": shape}), LoadTerms()).max_batch_rows > 1
 
 
+def test_row_that_the_model_drops_takes_no_other_requests_answer(tmp_path: Path) -> None:
+    """Rows behind it moved up, to the requests before them."""
+    nodes = [
+        constant("axis", [1]),
+        helper.make_node("ReduceMax", ["x", "axis"], ["largest"], keepdims=0),
+        helper.make_node("Less", ["largest", "limit"], ["is_kept"]),
+        helper.make_node("Compress", ["x", "is_kept"], ["y"], axis=0),
+    ]
+    file = write(tmp_path, [constant("limit", 1000.0, TensorProto.FLOAT), *nodes], {"x": ["n", 2]}, {"y": ["n", 2]})
+    handler = OnnxHandler.load(file, LoadTerms())
+    assert handler.max_batch_rows > 1
+    for bodies in ([b"[[1,2]]", b"[[5000,0]]", b"[[3,4]]"], [b"[[1,2]]", b"[[5000,0],[5,6]]", b"[[3,4]]"]):
+        together = [
+            each.body for each in handler.respond([request(body) for body in bodies]) if not isinstance(each, Exception)
+        ]
+        alone = [
+            each.body for body in bodies for each in handler.respond([request(body)]) if not isinstance(each, Exception)
+        ]
+        assert together == alone
+        assert together[2] == b"[[3.0,4.0]]"
+
+
 def test_model_whose_answers_never_differ_is_not_batched(tmp_path: Path) -> None:
     """Nothing could be seen of what its rows know of each other."""
     nodes = [helper.make_node("Sub", ["x", "x"], ["y"])]

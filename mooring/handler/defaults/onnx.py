@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -158,7 +159,7 @@ class OnnxHandler:
         values: list[Any] = []
         for begin in range(0, requests * size, most):
             batch = {name: array[begin : begin + most] for name, array in alike.arrays.items()}
-            outputs = self._sessions.run(self._outputs, batch, min(most, requests * size - begin))
+            outputs = self._run_rows(batch, min(most, requests * size - begin))
             values += answers_each(self._outputs, outputs, size, is_single=alike.is_single)
         return values
 
@@ -166,7 +167,7 @@ class OnnxHandler:
         try:
             return [InferenceResponse(body, content_type) for body, content_type in codecs.encode_each(values, accept)]
         except (MooringError, TypeError):
-            return [self._encode_value(value, accept) for value in values]
+            return [_answered(partial(_response, value, accept)) for value in values]
 
     def _read(self, request: InferenceRequest) -> Inputs | Exception:
         try:
@@ -198,13 +199,24 @@ class OnnxHandler:
             return [self._sessions.run(self._outputs, group[0].arrays, group[0].rows)]
         names = group[0].arrays
         batch = {name: np.concatenate([inputs.arrays[name] for inputs in group]) for name in names}
-        outputs = self._sessions.run(self._outputs, batch, sum(inputs.rows for inputs in group))
+        outputs = self._run_rows(batch, sum(inputs.rows for inputs in group))
         parts, start = [], 0
         for inputs in group:
             stop = start + inputs.rows
             parts.append([output[start:stop] for output in outputs])
             start = stop
         return parts
+
+    def _run_rows(self, batch: Mapping[str, Array], rows: int) -> list[Array]:
+        """Return the outputs for the rows of several requests.
+
+        Raises `ValueError` where there are more or fewer: a model may drop rows, and nobody knows whose.
+        """
+        outputs = self._sessions.run(self._outputs, batch, rows)
+        for output in outputs:
+            if len(output) != rows:
+                raise ValueError(f"The model was given {rows} rows and answered {len(output)}.")
+        return outputs
 
     def _predict_alone(self, group: list[Inputs], cause: Exception) -> list[Any]:
         """Run each request of a failed batch by itself, so that only the one at fault is told."""
@@ -222,20 +234,9 @@ class OnnxHandler:
     def _encode(
         self, output: list[Array], request: InferenceRequest, *, is_single: bool, asked: TensorRequest | None = None
     ) -> InferenceResponse | Exception:
-        try:
-            if asked is not None:
-                return self._encode_tensors(output, request, asked, is_single=is_single)
-        except MooringError as error:
-            return error
-        return self._encode_value(answer_value(self._outputs, output, is_single=is_single), request.accept)
-
-    def _encode_value(self, value: Any, accept: str) -> InferenceResponse | Exception:
-        try:
-            return InferenceResponse(*codecs.encode(value, accept))
-        except MooringError as error:
-            return error
-        except TypeError as error:  # an output that is no tensor, and that the type of the answer does not know
-            return PredictionError(f"The model's output cannot be written: {error}")
+        if asked is not None:
+            return _answered(partial(self._encode_tensors, output, request, asked, is_single=is_single))
+        return _answered(partial(_response, answer_value(self._outputs, output, is_single=is_single), request.accept))
 
     def _encode_tensors(
         self, output: list[Array], request: InferenceRequest, asked: TensorRequest, *, is_single: bool
@@ -248,6 +249,20 @@ class OnnxHandler:
     def close(self) -> None:
         """Drop the sessions; their memory goes with the last reference."""
         del self._sessions
+
+
+def _response(value: Any, accept: str) -> InferenceResponse:
+    return InferenceResponse(*codecs.encode(value, accept))
+
+
+def _answered(write: Callable[[], InferenceResponse]) -> InferenceResponse | Exception:
+    """Return an answer as it is written, or what is to be told instead."""
+    try:
+        return write()
+    except MooringError as error:
+        return error
+    except TypeError as error:  # an output that is no tensor, and that the type of the answer does not know
+        return PredictionError(f"The model's output cannot be written: {error}")
 
 
 def _picture_fit(session: ort.InferenceSession, specs: Sequence[InputSpec], file: Path) -> PictureFit:
