@@ -18,7 +18,7 @@ from . import running
 from .devices import Devices
 from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
-from .settings import ADMIN_TOKEN, Limits
+from .settings import ADMIN_TOKEN, Mode, ServerSettings
 from .zygote_link import ZygoteLink
 
 logger = logging.getLogger(__name__)
@@ -261,16 +261,28 @@ class HostPool:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def make_pool(variables: Mapping[str, str], limits: Limits) -> HostPool:
-    """Return a pool sized for this machine: a shared host per two cores, which split the cores as threads."""
+def make_pool(variables: Mapping[str, str], settings: ServerSettings) -> HostPool:
+    """Return a pool sized for this machine and for what is served."""
     # A model's code may read its variables, and is not to load other models by them.
     variables = {name: value for name, value in variables.items() if name != ADMIN_TOKEN}
-    cpus = usable_cpus()
     devices = Devices.visible(variables)
-    # Each process pays for a CUDA context of its own, so there is one shared host per GPU.
-    shared_hosts = len(devices.ids) or max(1, cpus // 2)
-    threads = max(1, cpus // shared_hosts)
+    limits = settings.limits
+    is_alone = settings.mode is Mode.SINGLE
+    shared_hosts, threads = divided(usable_cpus(), len(devices.ids), limits.workers, is_alone=is_alone)
     return HostPool(variables, shared_hosts, threads, devices, buffer_streams=limits.buffer_streams)
+
+
+def divided(cpus: int, gpus: int, workers: int, *, is_alone: bool) -> tuple[int, int]:
+    """Return how many shared hosts there are, and how many threads each host has.
+
+    Many models share a host per two cores. One that is alone has all cores in one host, or divides them among its
+    workers. Each process pays for a CUDA context of its own, so there is one shared host per GPU.
+
+    >>> divided(16, 0, 1, is_alone=False), divided(16, 0, 1, is_alone=True), divided(16, 0, 4, is_alone=True)
+    ((8, 2), (1, 16), (1, 4))
+    """
+    shared_hosts = gpus or (1 if is_alone else max(1, cpus // 2))
+    return shared_hosts, max(1, cpus // max(shared_hosts, workers if is_alone else 1))
 
 
 def _in_words(exit_status: "asyncio.Future[int]") -> str:

@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mooring.serving.socket_binding import bind
 
     listener = bind(settings.host, settings.port)
-    pool = make_pool(variables, settings.limits)
+    pool = make_pool(variables, settings)
     pool.start()
     from mooring.serving.server import serve
 

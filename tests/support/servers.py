@@ -36,7 +36,7 @@ settings = ServerSettings(
 )
 logs.configure(settings.limits.log_level, settings.limits.log_format)
 listener = bind(settings.host, settings.port)
-pool = make_pool(dict(os.environ), settings.limits)
+pool = make_pool(dict(os.environ), settings)
 pool.start()
 sys.exit(serve(settings, dict(os.environ), listener, pool))
 """
