@@ -38,13 +38,16 @@ class RankFailure:
 
     @property
     def exit_code(self) -> int:
-        """The rank's own exit code; 128 + n for death by signal n, as shells have it."""
-        return exit_code(self.status)
+        """The rank's own exit code; 128 + n for death by signal n, as shells have it; 1 if its script raised."""
+        return 1 if self.error is not None else exit_code(self.status)
 
     @property
     def signal(self) -> int:
-        """The signal that killed it, 0 if none did."""
-        return self.status & 0x7F
+        """The signal that killed it, 0 if none did.
+
+        One that came after its script had raised is no cause: torch may abort while a process that had peers ends.
+        """
+        return 0 if self.error is not None else self.status & 0x7F
 
 
 def exit_code(status: int) -> int:

@@ -32,6 +32,15 @@ def test_killed_rank_is_the_cause_though_its_peers_noticed_first() -> None:
     assert root_cause([peer, failure(1, status=signal.SIGKILL, at=10.2)]).rank == 1
 
 
+def test_rank_that_raised_and_aborts_as_it_ends_failed_for_what_it_raised() -> None:
+    """torch: "terminate called without an active exception", of the rank that raised, or of the peer that noticed."""
+    raised = failure(1, status=signal.SIGABRT, at=10.0, error="ValueError: x")
+    assert (raised.exit_code, raised.signal) == (1, 0)
+    peer = failure(0, status=signal.SIGABRT, at=10.1, error="RuntimeError: Connection closed by peer")
+    assert root_cause([peer, raised]) is raised
+    assert root_cause([peer, failure(1, at=10.0, error="ValueError: x")]).rank == 1
+
+
 def test_abort_long_after_an_exception_is_not_the_cause() -> None:
     assert (
         root_cause([failure(0, at=10.0, error="ValueError: x"), failure(1, status=signal.SIGABRT, at=600.0)]).rank == 0

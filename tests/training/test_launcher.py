@@ -139,6 +139,13 @@ def test_first_failing_rank_is_named_with_its_root_cause(tmp_path: Path, method:
     assert not job.paths.success.exists()
 
 
+def test_script_that_raised_and_whose_process_then_aborts_ended_with_one(tmp_path: Path) -> None:
+    job = script(tmp_path, "import atexit, os\natexit.register(os.abort)\nraise KeyError('no such column')\n")
+    code, _ = job.run()
+    assert code == 1
+    assert job.failure.startswith("KeyError: 'no such column' (algo-1, exit code 1)\nat ")
+
+
 def test_system_exit_of_a_script_means_what_it_means_in_python(tmp_path: Path) -> None:
     job = script(tmp_path, "import sys\nsys.exit('because')\n")
     code, output = job.run()
