@@ -1,5 +1,6 @@
 """Metrics as TensorBoard reads them, when a job asks for it. Its package is imported with the first report."""
 
+import atexit
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,9 +32,11 @@ def add_scalars(directory: Path, numbers: Mapping[str, float], step: int) -> Non
 
 @functools.cache
 def _writer(directory: Path) -> Any:
-    """Return the writer of a folder; it writes in a thread of its own, and to its end when the process exits."""
+    """Return the writer of a folder; it writes in a thread of its own, which does not outlive the process."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise TensorBoardMissingError(directory) from error
-    return SummaryWriter(str(directory), flush_secs=FLUSH_S)
+    writer = SummaryWriter(str(directory), flush_secs=FLUSH_S)
+    atexit.register(writer.close)  # or what is still in its queue is lost
+    return writer
