@@ -1,27 +1,25 @@
 """The user's code: from wherever it is, with what it requires, before any rank starts."""
 
-import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from training_jobs import Job
+from training_jobs import Job, Run
 from wheels import write_wheel
 
 from mooring.artifact.archive import pack
 from mooring.artifact.store import StoreError
 from mooring.training.code import fetch_code
 from mooring.training.entry_point import EntryPointError
-from mooring.training.preparation import PreparationError, StoppedError, run_apart
-from mooring.training.signal_pipe import hold_signals, release_signals
 
 
 def source_folder(base: Path) -> Path:
@@ -188,7 +186,7 @@ def test_requirement_that_is_nowhere_ends_the_job_with_pips_words(tmp_path: Path
     (job.paths.code / "wheels").mkdir()
     (job.paths.code / "requirements.txt").write_text(uninstalled, encoding="utf-8")
     assert job.run()[0] == 1
-    assert "No matching distribution" in job.failure
+    assert re.search("No matching distribution|unsatisfiable", job.failure)  # pip's words, or uv's
     assert "folder 'wheels'" in job.failure
 
 
@@ -196,32 +194,34 @@ def test_requirement_that_is_nowhere_ends_the_job_with_pips_words(tmp_path: Path
 
 
 @pytest.fixture
-def held() -> Iterator[None]:
-    hold_signals()
-    yield
-    release_signals()
+def preparing(tmp_path: Path) -> Iterator[tuple[Job, Run]]:
+    """A job that fetches its code from an endpoint that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        job = Job.write(tmp_path)
+        run = job.start(
+            SAGEMAKER_PROGRAM="train.py",
+            SAGEMAKER_SUBMIT_DIRECTORY="s3://bucket/source.tar.gz",
+            S3_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            **CREDENTIALS,
+        )
+        with run.process, silent.accept()[0]:
+            yield job, run
 
 
-@pytest.mark.usefixtures("held")
-def test_stop_does_not_wait_for_preparations(tmp_path: Path) -> None:
-    def endless() -> None:
-        (tmp_path / "pid").write_text(str(os.getpid()), encoding="utf-8")
-        os.kill(os.getppid(), signal.SIGTERM)
-        time.sleep(1000)
-
-    with pytest.raises(StoppedError) as stopped:
-        run_apart(endless)
-    assert stopped.value.number == signal.SIGTERM
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), 0)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stop_does_not_wait_for_preparations(preparing: tuple[Job, Run], number: int, code: int) -> None:
+    job, run = preparing
+    family = run.family()
+    assert len(family) > 1
+    run.signal(number)
+    assert run.wait() == code
+    assert not [process for process in family if process.is_running()]
+    assert f"stopped by {signal.Signals(number).name} while its code was being prepared" in job.failure
 
 
-@pytest.mark.usefixtures("held")
-def test_what_fails_in_the_child_is_told_in_the_parent() -> None:
-    def fail() -> None:
-        raise EntryPointError("so it is")
-
-    with pytest.raises(PreparationError, match="EntryPointError: so it is"):
-        run_apart(fail)
-    with pytest.raises(PreparationError, match="exit code 137"):
-        run_apart(lambda: os.kill(os.getpid(), signal.SIGKILL))
+def test_preparations_that_are_killed_are_told(preparing: tuple[Job, Run]) -> None:
+    job, run = preparing
+    run.family()[1].kill()
+    assert run.wait() == 1
+    assert "exit code 137" in job.failure
