@@ -67,9 +67,10 @@ bench: bench-serving bench-models bench-training  ## all that is measured; see d
 bench-serving: $(READY)  ## the server against its peers (ARGS=--quick, ARGS="--rows tiny,load"); needs wrk and java
 	@$(BIN)/python -m benchmarks.serving_suite $(ARGS)
 
-bench-models: $(READY)  ## which model makes room, and answers while others load
+bench-models: $(READY)  ## which model makes room, answers while others load, and copies of a busy one
 	@$(BIN)/python -m benchmarks.eviction
 	@$(BIN)/python -m benchmarks.loading_beside
+	@$(BIN)/python -m benchmarks.hot_model
 
 bench-training: $(READY)  ## train against bare torchrun, and what a checkpoint costs the loop
 	@$(BIN)/python -m benchmarks.training

@@ -17,7 +17,7 @@ from mooring.handler.resolve import HandlerChoice, Isolation
 
 from .departures import Departures
 from .dispatch import Dispatch
-from .errors import InsufficientMemoryError, ModelExistsError, ModelFilesError, ModelNotFoundError
+from .errors import ModelExistsError, ModelFilesError, ModelNotFoundError
 from .host_link import HostLink
 from .lifecycle import State
 from .placement import LOAD_FAILURES, Placement
@@ -25,6 +25,7 @@ from .pool import HostPool
 from .residency import ModelRecord, ResidencyTable
 from .resident import Resident
 from .revival import Revival
+from .room import Room
 from .settings import Limits
 
 logger = logging.getLogger(__name__)
@@ -33,9 +34,6 @@ logger = logging.getLogger(__name__)
 PARALLEL_LOADS = 4
 # A model that has been promised memory, and what is done when those have gone that it must wait for.
 Promise = tuple[Resident, Sequence[asyncio.Future[None]]]
-
-# How often a load looks whether a busy model has become idle.
-ROOM_CHECK_S = 0.02
 
 
 class ModelCatalog:
@@ -56,11 +54,11 @@ class ModelCatalog:
         self._available_bytes = available_bytes
         self._residents: dict[str, Resident] = {}
         self._load_slots = asyncio.Semaphore(PARALLEL_LOADS)
-        self._line = asyncio.Lock()  # whose holder is the next to find room
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.dispatch = Dispatch(self._residents, pool, table.history, limits.overload_status)
-        self.placement = Placement(pool)
+        self.placement = Placement(pool, table)
+        self.room = Room(limits.room_seconds)
         self._departures = Departures(self._residents, table, self.placement, limits.drain_seconds, self.spawn)
         pool.settle = self.dispatch.settle
         pool.on_tally = table.tallied
@@ -98,12 +96,20 @@ class ModelCatalog:
         record = self._table.records.get(name)
         return State.ABSENT if record is None else record.state
 
+    def find(self, name: str) -> Resident | None:
+        """Return what is known of a model, None if nothing is."""
+        return self._residents.get(name)
+
     def describe(self, name: str) -> Resident:
         """Return what is known of a model. Raises `ModelNotFoundError`."""
         resident = self._residents.get(name)
         if resident is None:
             raise ModelNotFoundError(name)
         return resident
+
+    async def free_bytes(self, choice: HandlerChoice) -> int:
+        """Return the memory that a model with that handler could have without taking it from anybody."""
+        return self._table.free(await asyncio.to_thread(self._available_bytes, choice))
 
     @property
     def pool(self) -> HostPool:
@@ -135,14 +141,7 @@ class ModelCatalog:
         `ModelFilesError`, `ModelFolderError` if nothing in the folder can be served, `LoadCancelledError` if it was
         unloaded meanwhile, and whatever `find` and the load itself fail with.
         """
-        promise = partial(self._promise, name, find, url, workers)
-        try:
-            resident, after = await promise()
-        except InsufficientMemoryError as error:
-            if not error.may_pass:
-                raise
-            logger.info("Model '%s' waits for busy models to make room.", name)
-            resident, after = await self._wait_for_room(promise, error)
+        resident, after = await self.room.find(name, partial(self._promise, name, find, url, workers))
         resident.record.is_pinned = pinned or resident.choice.config.pinned
         loaded = self._begin_load(resident, after=after)
         on_promise()
@@ -154,24 +153,6 @@ class ModelCatalog:
         await self._refuse_another(name)
         resident, going = self._admit(name, path, url, workers, choice, available)
         return resident, self._departures.make_room(resident.record, going)
-
-    async def _wait_for_room(self, promise: Callable[[], Coroutine[Any, Any, Promise]], error: MooringError) -> Promise:
-        """Have memory promised when models that are busy now have made room. Raises `error` if it is not in time."""
-        deadline = self._loop.time() + self._limits.room_seconds
-        try:
-            await asyncio.wait_for(self._line.acquire(), self._limits.room_seconds)
-        except TimeoutError:
-            raise error from None
-        try:
-            while True:
-                try:
-                    return await promise()
-                except InsufficientMemoryError as newest:
-                    if not newest.may_pass or self._loop.time() >= deadline:
-                        raise
-                await asyncio.sleep(ROOM_CHECK_S)
-        finally:
-            self._line.release()
 
     async def _refuse_another(self, name: str) -> None:
         """Raise `ModelExistsError` if there is a model of that name, once its load is over; forget one that failed.
@@ -316,12 +297,7 @@ class ModelCatalog:
             await asyncio.shield(resident.loaded)
         resident.workers = workers
         try:
-            async with resident.changing:
-                if resident.record.state is State.READY:
-                    before = max(1, len(resident.links))
-                    await self.placement.adjust(resident)
-                    size = resident.record.bytes * len(resident.links) // before
-                    self._table.holds(resident.record, size)
+            await self.placement.adjust(resident)
         except LOAD_FAILURES as cause:
             raise await self.placement.explain(resident, cause) from cause
         return len(resident.links)

@@ -64,6 +64,7 @@ class HostLink(asyncio.Protocol):
         self.exit_status: asyncio.Future[int] = self._loop.create_future()
         self.models = 0  # for placement
         self.served = 0  # requests, in all
+        self.busy = 0.0  # the share of its time that it has computed of late, if it is shared
         self.born = self.heard = self._loop.time()
         self.mappings = 0  # files mapped for models
         self.is_retiring = False  # no more models are placed here

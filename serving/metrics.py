@@ -109,6 +109,9 @@ class Metrics:
         hosts.add_metric(["shared"], shared)
         hosts.add_metric(["own"], len(pool.links) - shared)
         yield hosts
+        copies = GaugeMetricFamily("mooring_model_copies", "Shared processes that busy models have beyond their own.")
+        copies.add_metric([], sum(resident.copies for resident in self._catalog.residents()))
+        yield copies
         deaths = CounterMetricFamily("mooring_host_deaths", "Processes with models that ended unasked.")
         deaths.add_metric([], pool.deaths)
         yield deaths

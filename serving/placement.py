@@ -1,16 +1,20 @@
 """Putting models into hosts and taking them out: the part of a load, unload or move that happens in other processes."""
 
 import asyncio
+import json
 import logging
+from contextlib import suppress
 from typing import Any
 
 from mooring.contract.errors import MooringError
+from mooring.handler.defaults.model_cache import Tier
 from mooring.handler.errors import LoadCancelledError
 
 from .errors import HostDiedError, HostOutOfMemoryError, LoadTimeoutError, RemoteError
 from .host_link import HostLink, HostLostError
 from .lifecycle import State
 from .pool import HostPool
+from .residency import ResidencyTable
 from .resident import Resident
 from .zygote_link import ZygoteDiedError
 
@@ -22,17 +26,18 @@ DRAIN_CHECK_S = 0.02
 
 
 class Placement:
-    """Loads, destroys and moves residents. The caller holds `resident.changing`."""
+    """Loads, destroys and moves residents. The caller holds `resident.changing`, unless it says otherwise."""
 
-    def __init__(self, pool: HostPool) -> None:
+    def __init__(self, pool: HostPool, table: ResidencyTable) -> None:
         self._pool = pool
+        self._table = table
 
     async def load(self, resident: Resident) -> int:
         """Load a model into as many hosts as it is meant to have; returns the bytes it holds in all of them.
 
         Raises one of `LOAD_FAILURES`; nothing of the model is left in any host then.
         """
-        size = 0
+        size = resident.copies = 0
         try:
             while len(resident.links) < resident.workers:
                 link, facts = await self._load_one(resident)
@@ -96,12 +101,50 @@ class Placement:
             await self._pool.retire(link)
 
     async def adjust(self, resident: Resident) -> None:
-        """Give a model as many hosts as it is meant to have: more at once, fewer when their requests are out."""
-        while len(resident.links) < resident.workers:
-            link, _ = await self._load_one(resident)
-            resident.links.append(link)
-        while len(resident.links) > resident.workers:
-            await self._drain_and_leave(resident, resident.links.pop())
+        """Give a ready model as many hosts as it is meant to have: more at once, fewer when their requests are out.
+
+        What it holds is booked. Holds `resident.changing` itself. Raises one of `LOAD_FAILURES`.
+        """
+        async with resident.changing:
+            while _is_ready(resident) and len(resident.links) < resident.workers + resident.copies:
+                await self._add_host(resident)
+            while _is_ready(resident) and len(resident.links) > resident.workers + resident.copies:
+                await self._remove_host(resident)
+
+    async def _add_host(self, resident: Resident) -> None:
+        record = resident.record
+        share = record.bytes // max(1, len(resident.links))
+        self._table.holds(record, record.bytes + share)
+        try:
+            link, facts = await self._load_one(resident)
+        except BaseException:
+            self._table.holds(record, max(0, record.bytes - share))
+            raise
+        if not _is_ready(resident):  # it was set aside meanwhile
+            await self._destroy_in(resident, link)
+            return
+        with suppress(*LOAD_FAILURES):  # it answers in the form it has, too
+            await self._hold_like_the_others(resident, link, facts)
+        resident.links.append(link)
+
+    async def _hold_like_the_others(self, resident: Resident, link: HostLink, facts: dict[str, Any]) -> None:
+        wanted = resident.metadata.get("tier")
+        if wanted is not None and wanted != facts["metadata"].get("tier"):
+            await self.change_tier(resident, link, Tier(wanted))
+
+    async def _remove_host(self, resident: Resident) -> None:
+        record, count = resident.record, len(resident.links)
+        await self._drain_and_leave(resident, resident.links.pop())
+        if _is_ready(resident):
+            self._table.holds(record, record.bytes * (count - 1) // count)
+
+    async def change_tier(self, resident: Resident, link: HostLink, wanted: Tier) -> int:
+        """Hold a model in another form in one of its hosts; returns the bytes that it takes more, or less."""
+        facts = await link.change_tier(resident.record.number, json.dumps({"tier": wanted.value}).encode())
+        link.mappings = facts["mappings"]
+        resident.metadata = facts["metadata"]
+        growth: int = facts["bytes"]
+        return growth
 
     async def replace(self, resident: Resident, old: HostLink) -> None:
         """Load a model elsewhere, then take it out of a host when its last request there is out."""
@@ -139,6 +182,10 @@ class Placement:
     def is_worth_another_try(error: MooringError) -> bool:
         """Whether a load failed for want of a host, not because of the model."""
         return isinstance(error, HostDiedError)
+
+
+def _is_ready(resident: Resident) -> bool:
+    return resident.record.state is State.READY
 
 
 def _enter_warming(resident: Resident) -> None:

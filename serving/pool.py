@@ -138,7 +138,7 @@ class HostPool:
     async def place(
         self, backend: Backend, *, is_shared: bool, requirements: Path | None = None, avoid: Sequence[HostLink] = ()
     ) -> HostLink:
-        """Return the host for one more model: a new one of its own, or the shared one with the fewest models.
+        """Return the host for one more model: a new one of its own, or a shared one, not a busy one, with few models.
 
         `avoid` are hosts where it is already. Raises `ZygoteDiedError`.
         """
@@ -151,9 +151,16 @@ class HostPool:
                 if not shared or len(shared) + len(avoid) < self._shared_hosts:
                     link = await self._start_host(HostPlan(backend, True, self.devices.next()))
                 else:
-                    link = min(shared, key=lambda link: link.models)
+                    link = min(shared, key=lambda link: (round(link.busy), link.models))
         link.models += 1
         return link
+
+    def idlest(self, backend: Backend, avoid: Sequence[HostLink]) -> float:
+        """Return how busy the shared host is that is the least so, 0 if another can be started."""
+        shared = [link for link in self._shared_links(backend) if link not in avoid]
+        if len(shared) + len(avoid) < self._shared_hosts:
+            return 0.0
+        return min((link.busy for link in shared), default=1.0)
 
     def _shared_links(self, backend: Backend) -> list[HostLink]:
         """Return the shared hosts that can take another model."""
@@ -268,20 +275,22 @@ def make_pool(variables: Mapping[str, str], settings: ServerSettings) -> HostPoo
     devices = Devices.visible(variables)
     limits = settings.limits
     is_alone = settings.mode is Mode.SINGLE
-    shared_hosts, threads = divided(usable_cpus(), len(devices.ids), limits.workers, is_alone=is_alone)
+    cpus, gpus = usable_cpus(), len(devices.ids)
+    shared_hosts, threads = divided(cpus, gpus, limits.workers, limits.shared_hosts, is_alone=is_alone)
     return HostPool(variables, shared_hosts, threads, devices, buffer_streams=limits.buffer_streams)
 
 
-def divided(cpus: int, gpus: int, workers: int, *, is_alone: bool) -> tuple[int, int]:
+def divided(cpus: int, gpus: int, workers: int, wanted: int = 0, *, is_alone: bool) -> tuple[int, int]:
     """Return how many shared hosts there are, and how many threads each host has.
 
     Many models share a host per two cores. One that is alone has all cores in one host, or divides them among its
-    workers. Each process pays for a CUDA context of its own, so there is one shared host per GPU.
+    workers. Each process pays for a CUDA context of its own, so there is one shared host per GPU. `wanted` hosts are
+    what somebody asked for, 0 if nobody did.
 
     >>> divided(16, 0, 1, is_alone=False), divided(16, 0, 1, is_alone=True), divided(16, 0, 4, is_alone=True)
     ((8, 2), (1, 16), (1, 4))
     """
-    shared_hosts = gpus or (1 if is_alone else max(1, cpus // 2))
+    shared_hosts = wanted or gpus or (1 if is_alone else max(1, cpus // 2))
     return shared_hosts, max(1, cpus // max(shared_hosts, workers if is_alone else 1))
 
 

@@ -59,6 +59,7 @@ class ModelRecord:
     stages: dict[str, Histogram] = field(default_factory=dict)  # what its batches took; empty before the first
     tallies: int = 0  # how often hosts have told of its batches
     booked: list[int] = field(default_factory=lambda: [0] * BUCKETS)  # of its latencies, what `answered` has of them
+    computed: float = 0.0  # of the seconds in `stages`, those that were looked at for its copies
     heat: float = float("-inf")  # what sorts by how busy it has been of late
     standing: Standing = field(default_factory=new_standing)  # its table's
 
@@ -112,6 +113,10 @@ class ResidencyTable:
         """Bytes that loads under way may still take, which the kernel does not yet count as used."""
         return sum(record.bytes for record in self._loading.values())
 
+    def free(self, available: int) -> int:
+        """Return the bytes that can be promised; `available` are those that the machine has, whatever the budget."""
+        return min(self.budget - self.used, available - self.promised)
+
     def estimate(self, kind: str, artifact_bytes: int) -> int:
         """Return the bytes a model will probably need, by what models of its kind have needed."""
         return max(LEAST_BYTES, int(artifact_bytes * self.factors.get(kind, FIRST_FACTOR)))
@@ -130,14 +135,13 @@ class ResidencyTable:
     ) -> tuple[ModelRecord, list[ModelRecord]]:
         """Promise memory to a model, and return its record and the models that must have gone before it is loaded.
 
-        Those are idle ones, and some that are on their way out already, for whoever that was. `available` is what the
-        machine could still give, whatever the budget says. Raises `ModelExistsError`, and `InsufficientMemoryError`
-        when even evicting every idle model would not make room.
+        Those are idle ones, and some that are on their way out already, for whoever that was. Raises
+        `ModelExistsError`, and `InsufficientMemoryError` when even evicting every idle model would not make room.
         """
         if name in self.records:
             raise ModelExistsError(name)
         needed = self.estimate(kind, artifact_bytes) * workers
-        free = min(self.budget - self.used, available - self.promised)
+        free = self.free(available)
         going = self._leaving() if needed > free else []
         coming = free + sum(record.bytes for record in going)
         idle = (record for record in self.records.values() if record.is_idle)

@@ -17,11 +17,12 @@ class Resident:
 
     record: ModelRecord
     choice: HandlerChoice
-    workers: int = 1  # hosts it is meant to have
+    workers: int = 1  # hosts that it was given
     isolation: Isolation = Isolation.SHARED
     response_seconds: float = 60.0
     load_seconds: float = 340.0
     queue_length: int = 1000
+    copies: int = 0  # hosts that it has beyond its workers because it is busy
     metadata: dict[str, Any] = field(default_factory=dict)  # what its handler says of inputs and outputs
     links: list[HostLink] = field(default_factory=list)
     waiting: list[Invocation] = field(default_factory=list)

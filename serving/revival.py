@@ -51,6 +51,9 @@ class Revival:
         held = [resident for resident in self._residents.values() if death.link in resident.links]
         for resident in held:
             resident.links.remove(death.link)
+            record, left = resident.record, len(resident.links)
+            if left and record.state is State.READY:
+                self._table.holds(record, record.bytes * left // (left + 1))
         self._dispatch.rescue(death)
         for resident in sorted(held, key=lambda resident: -resident.record.last_used):
             if resident.record.state is State.READY:
@@ -93,9 +96,7 @@ class Revival:
     async def _restore(self, resident: Resident) -> None:
         """Give a model back the hosts that it lost, while the others answer."""
         try:
-            async with resident.changing:
-                if resident.record.state is State.READY:
-                    await self._placement.adjust(resident)
+            await self._placement.adjust(resident)
         except LOAD_FAILURES as cause:
             error = await self._placement.explain(resident, cause)
             have, name = len(resident.links), resident.record.name

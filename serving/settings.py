@@ -112,6 +112,7 @@ class Limits:
     max_body_bytes: int = 25 * MIB
     spool_bytes: int = 8 * MIB
     workers: int = 1
+    shared_hosts: int = 0
     queue_length: int = 1000
     overload_status: int = 503
     response_seconds: float = 60.0
@@ -176,6 +177,7 @@ SETTINGS: tuple[Setting, ...] = (
             "TS_DEFAULT_WORKERS_PER_MODEL": 1,
         },
     ),
+    Setting("shared_hosts", int, "processes that models without code share; 0: one per two cores, one per GPU", {}),
     Setting(
         "queue_length",
         int,

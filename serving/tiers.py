@@ -5,7 +5,6 @@ file is. A model that changes its form goes on answering from the old one until 
 """
 
 import asyncio
-import json
 import logging
 from dataclasses import dataclass
 
@@ -14,7 +13,6 @@ from mooring.handler.resolve import HandlerKind
 
 from .catalog import ModelCatalog
 from .errors import MIB
-from .host_link import HostLink
 from .lifecycle import State
 from .placement import LOAD_FAILURES
 from .pool import HostPool
@@ -78,7 +76,8 @@ class Tiers:
         hits = record.hits - watched.hits
         is_hot = record.kind == HandlerKind.ONNX.value and _seconds(record) - watched.seconds >= HOT_S
         table = self._catalog.table
-        if is_hot and current is not Tier.PREPACKED and table.used + HOT_COPIES * record.artifact_bytes < table.budget:
+        has_room = table.used + HOT_COPIES * record.artifact_bytes * len(resident.links) < table.budget
+        if is_hot and current is not Tier.PREPACKED and has_room:
             return None if watched.was_tried and current is Tier.INLINE else Tier.PREPACKED
         if current is Tier.INLINE:
             return None if watched.was_tried else Tier.MAPPED
@@ -117,18 +116,11 @@ class Tiers:
     async def _change_in_hosts(self, resident: Resident, wanted: Tier) -> None:
         growth = 0
         for link in list(resident.links):
-            growth += await self._change_in_host(resident, link, wanted)
+            growth += await self._catalog.placement.change_tier(resident, link, wanted)
         record = resident.record
         self._catalog.table.holds(record, max(0, record.bytes + growth))
         self._catalog.table.maps(record, resident.metadata.get("weights", {}))
         logger.info("Model '%s' is %s now, in %.1f MiB.", record.name, wanted.value, record.bytes / MIB)
-
-    async def _change_in_host(self, resident: Resident, link: HostLink, wanted: Tier) -> int:
-        facts = await link.change_tier(resident.record.number, json.dumps({"tier": wanted.value}).encode())
-        link.mappings = facts["mappings"]
-        resident.metadata = facts["metadata"]
-        growth: int = facts["bytes"]
-        return growth
 
 
 def _seconds(record: ModelRecord) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from mooring.contract.errors import MooringError
 
 from .catalog import ModelCatalog
+from .copies import Copies
 from .host_link import HostLink
 from .lifecycle import State
 from .memory import private_bytes, proportional_bytes, resident_anonymous_bytes
@@ -36,6 +37,7 @@ class Upkeep:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._tiers = Tiers(catalog, pool)
+        self._copies = Copies(catalog, pool)
         self._first_sizes: dict[int, int] = {}  # pid of a host -> its size less its models' when it was first seen
         self.proportional_bytes = 0  # of all processes of the pool, at the last look
 
@@ -62,6 +64,7 @@ class Upkeep:
                 await self._unload_idle()
                 await self._recycle()
                 self._tiers.check()
+                self._copies.check()
                 if checks % CHECKS_A_LOOK == 0:
                     await self._look_at_memory()
             except (MooringError, OSError):

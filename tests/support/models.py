@@ -34,6 +34,22 @@ def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0, width:
     return path
 
 
+def slow_model(path: Path, draws: int = 500_000) -> Path:
+    """Write a model that doubles n x 3 floats once it has drawn many random numbers, of which 500,000 take 5 ms."""
+    path.mkdir(parents=True)
+    nodes = [
+        helper.make_node("RandomUniform", [], ["random"], shape=[draws]),
+        helper.make_node("ReduceMax", ["random"], ["largest"], keepdims=0),
+        helper.make_node("Ceil", ["largest"], ["one"]),
+        helper.make_node("Add", ["one", "one"], ["two"]),
+        helper.make_node("Mul", ["x", "two"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "slow", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path / "model.onnx")
+    return path
+
+
 def layered_model(path: Path, count: int, seed: int = 0, bias: float = 0.0, width: int = 1024) -> Path:
     """Write a model of `count` matrices of 4 MiB each; models of one seed differ in their small bias only."""
     path.mkdir(parents=True)

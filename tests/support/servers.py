@@ -19,9 +19,10 @@ import psutil
 
 START_TIMEOUT_S = 30.0
 
-# What `serve` does, with limits a test would not want to wait for.
+# What `serve` does, with limits and constants a test would not want to wait for.
 PROGRAM = """
 import json, os, sys
+from importlib import import_module
 from pathlib import Path
 from mooring.serving import logs
 from mooring.serving.pool import make_pool
@@ -34,6 +35,9 @@ settings = ServerSettings(
     mode=Mode(given["mode"]), root=Path(given["root"]), host=given["host"],
     eviction=Eviction(given["eviction"]), limits=Limits(**given["limits"]),
 )
+for name, value in given["constants"].items():
+    module, _, constant = name.rpartition(".")
+    setattr(import_module(f"mooring.serving.{module}"), constant, value)
 logs.configure(settings.limits.log_level, settings.limits.log_format)
 listener = bind(settings.host, settings.port)
 pool = make_pool(dict(os.environ), settings)
@@ -173,6 +177,7 @@ class Servers:
         host: str = "127.0.0.1",
         healthy: bool = True,
         variables: dict[str, str] | None = None,
+        constants: dict[str, float] | None = None,
         command: Sequence[str] = (),
         **limits: Any,
     ) -> RunningServer:
@@ -184,6 +189,7 @@ class Servers:
             "eviction": eviction,
             "host": host,
             "limits": {"port": port, "budget_bytes": budget} | limits,
+            "constants": constants or {},
         }
         with log.open("w") as output:
             process = subprocess.Popen(
