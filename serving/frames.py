@@ -51,8 +51,12 @@ class Kind(IntEnum):
 INFER, ANSWER = int(Kind.INFER), int(Kind.ANSWER)
 
 
+# A frame as it is read: kind, id, number, meta, body. To make a Frame of it takes as long as to read it.
+Fields = tuple[int, int, int, bytes, bytes]
+
+
 class Frame(NamedTuple):
-    """One message between front door and host."""
+    """One message between front door and host, for those that come seldom."""
 
     kind: int
     id: int
@@ -108,7 +112,7 @@ class FrameReader:
             self._wanted = HEAD_BYTES
         return memoryview(self._large)[self._filled :]
 
-    def fill(self, size: int) -> list[Frame]:
+    def fill(self, size: int) -> list[Fields]:
         """Return the frame that the bytes received into `room` complete, if they do."""
         whole = self._large
         assert whole is not None
@@ -118,9 +122,9 @@ class FrameReader:
         self._large = None
         _, kind, meta_length, frame_id, number = _unpack(whole, 0)
         view, body_start = memoryview(whole), HEAD_BYTES + meta_length
-        return [Frame(kind, frame_id, number, bytes(view[HEAD_BYTES:body_start]), bytes(view[body_start:]))]
+        return [(kind, frame_id, number, bytes(view[HEAD_BYTES:body_start]), bytes(view[body_start:]))]
 
-    def feed(self, chunk: bytes) -> list[Frame]:
+    def feed(self, chunk: bytes) -> list[Fields]:
         """Return the frames that `chunk` completes, in order. Raises `FrameError` for impossible lengths."""
         if self._rest:
             self._rest += chunk
@@ -129,7 +133,7 @@ class FrameReader:
                 return []
             chunk = bytes(self._rest)
             self._rest.clear()
-        frames: list[Frame] = []
+        frames: list[Fields] = []
         start, end = 0, len(chunk)
         self._wanted = HEAD_BYTES
         while end - start >= HEAD_BYTES:
@@ -142,7 +146,7 @@ class FrameReader:
             if stop > end:
                 self._wanted = stop - start
                 break
-            frames.append(Frame(kind, frame_id, number, chunk[meta_start:body_start], chunk[body_start:stop]))
+            frames.append((kind, frame_id, number, chunk[meta_start:body_start], chunk[body_start:stop]))
             start = stop
         if start < end:
             self._rest += chunk[start:]

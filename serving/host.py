@@ -56,7 +56,9 @@ class Waiting:
     """A request in the queue of its model."""
 
     connection: socket.socket
-    frame: Frame
+    frame_id: int
+    meta: bytes
+    body: bytes
     arrived: float
 
 
@@ -129,8 +131,8 @@ class Host:
         if self._streams.advancing is not None:
             return {"request_id": request_ids.of_frame(os.getpid(), self._streams.advancing.frame_id).decode()}
         ids = [
-            request_ids.named_in(read_request_lines(waiting.frame.meta)[2])
-            or request_ids.of_frame(os.getpid(), waiting.frame.id)
+            request_ids.named_in(read_request_lines(waiting.meta)[2])
+            or request_ids.of_frame(os.getpid(), waiting.frame_id)
             for waiting in self._running
         ]
         return {"request_id": b" ".join(ids).decode("latin-1"), "model": self._running_model} if ids else {}
@@ -197,16 +199,17 @@ class Host:
             self._hang_up(connection)
             return
         now = time.monotonic()
-        for frame in reader.feed(bytes(self._buffer[:size])) if room is None else reader.fill(size):
-            if frame.kind == INFER:
-                self._queues.setdefault(frame.number, []).append(Waiting(connection, frame, now))
+        arrived = reader.feed(bytes(self._buffer[:size])) if room is None else reader.fill(size)
+        for kind, frame_id, number, meta, body in arrived:
+            if kind == INFER:
+                self._queues.setdefault(number, []).append(Waiting(connection, frame_id, meta, body, now))
             else:
-                self._read_rare(connection, frame)
+                self._read_rare(connection, Frame(kind, frame_id, number, meta, body))
 
     def _read_rare(self, connection: socket.socket, frame: Frame) -> None:
         if frame.kind == Kind.INFER_FILE:
             body = Path(os.fsdecode(frame.body)).read_bytes()
-            waiting = Waiting(connection, frame._replace(body=body), time.monotonic())
+            waiting = Waiting(connection, frame.id, frame.meta, body, time.monotonic())
             self._queues.setdefault(frame.number, []).append(waiting)
         elif frame.kind == Kind.LOAD:
             self._loader.load(connection, frame)
@@ -246,13 +249,13 @@ class Host:
             return
         for number, queue in list(self._queues.items()):
             for waiting in queue:
-                if waiting.frame.id == frame_id:
+                if waiting.frame_id == frame_id:
                     queue.remove(waiting)
                     if not queue:
                         del self._queues[number]
                     self._send(connection, error_frame(frame_id, CancelledRequestError()))
                     return
-        if any(waiting.frame.id == frame_id for waiting in self._running):
+        if any(waiting.frame_id == frame_id for waiting in self._running):
             self._cancelled.add(frame_id)
         else:
             self._loader.cancel(frame_id)
@@ -269,7 +272,7 @@ class Host:
         if model is None:
             error = KeyError(f"no model has number {number}")
             for waiting in self._queues.pop(number, ()):
-                self._send(waiting.connection, error_frame(waiting.frame.id, error))
+                self._send(waiting.connection, error_frame(waiting.frame_id, error))
             return
         queue = self._queues.get(number)
         if not queue or (model.max_delay_s and self._due(number, queue) > time.monotonic()):
@@ -286,12 +289,12 @@ class Host:
         WATCH.reset()
         self._running = batch
         self._running_model = model.name
-        self._page.note([waiting.frame.id for waiting in batch])
+        self._page.note([waiting.frame_id for waiting in batch])
         requests = [
             InferenceRequest(
-                waiting.frame.body,
-                *read_request_lines(waiting.frame.meta),
-                partial(self._is_cancelled, waiting.frame.id),
+                waiting.body,
+                *read_request_lines(waiting.meta),
+                partial(self._is_cancelled, waiting.frame_id),
             )
             for waiting in batch
         ]
@@ -307,10 +310,10 @@ class Host:
         replies: dict[socket.socket, list[bytes]] = {}
         for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, InferenceResponse) and answer.chunks is not None:
-                stream = Stream(waiting.frame.id, answer.chunks, partial(self._send, waiting.connection))
+                stream = Stream(waiting.frame_id, answer.chunks, partial(self._send, waiting.connection))
                 self._streams.begin(waiting.connection, stream, answer)
             else:
-                replies.setdefault(waiting.connection, []).append(_answer_frame(waiting.frame.id, answer))
+                replies.setdefault(waiting.connection, []).append(_answer_frame(waiting.frame_id, answer))
         for connection, parts in replies.items():
             self._send(connection, b"".join(parts) if len(parts) > 1 else parts[0])
         self._tallies.ran(number, [begun - waiting.arrived for waiting in batch])

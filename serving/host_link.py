@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 from mooring.handler.resolve import Backend
@@ -20,6 +21,10 @@ from .frames import ANSWER, INFER, FrameError, FrameReader, Kind
 from .invocation import Invocation
 
 Settle = Callable[[Invocation], None]
+# The front door looks out for answers, and for the requests that follow them, while so many requests are under way
+# at the same time, of models that answer so soon. Others gain nothing, and lose a core for moments.
+FEW = 4
+QUICK_S = 0.005
 
 
 class HostLostError(OSError):
@@ -69,7 +74,9 @@ class HostLink(asyncio.Protocol):
         self.mappings = 0  # files mapped for models
         self.is_retiring = False  # no more models are placed here
         self.ending = ""  # why we ended it, in words; empty while nobody did
-        self.on_tally: Callable[[bytes], object] = bytes  # takes what the host has counted; set by the pool
+        # Set by the pool: takes what the host has counted; keeps the loop awake when answers or requests come soon.
+        self.on_tally: Callable[[bytes], object] = bytes
+        self.look_out: Callable[[], object] = bytes
         self._settle = settle
         self._on_lost = on_lost
         self._ids = itertools.count(1)
@@ -77,6 +84,7 @@ class HostLink(asyncio.Protocol):
         self._reader = FrameReader()
         self._outgoing: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._is_quick = False  # whether the last answer came soon
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -137,6 +145,8 @@ class HostLink(asyncio.Protocol):
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(outgoing)
+            if self._is_quick and len(self.in_flight) >= FEW:
+                self.look_out()
 
     def take_overdue(self, now: float) -> list[Invocation]:
         """Take out and return the requests whose deadline has passed; the host is told to drop them."""
@@ -208,6 +218,7 @@ class HostLink(asyncio.Protocol):
             return
         self.heard = self._loop.time()
         in_flight = self.in_flight
+        invocation: Invocation | None = None
         for kind, frame_id, number, meta, body in arrived:
             if kind == ANSWER:
                 invocation = in_flight.pop(frame_id, None)
@@ -220,6 +231,10 @@ class HostLink(asyncio.Protocol):
                 self._deliver_part(kind, in_flight[frame_id], number, meta, body)
             elif kind == Kind.TALLY:
                 self.on_tally(body)
+        if invocation is not None:
+            self._is_quick = monotonic() - invocation.started < QUICK_S
+            if self._is_quick and len(arrived) >= FEW:
+                self.look_out()
 
     def _finish(self, invocation: Invocation) -> None:
         self.served += 1

@@ -1,11 +1,12 @@
-"""How a host waits for what comes next: asleep, or on the lookout while requests follow each other closely.
+"""How a process waits for what comes next: asleep, or on the lookout while requests follow each other closely.
 
 To fall asleep and be woken costs more than a small model: the processor lets its caches go cold meanwhile. So who was
 woken soon after a wait began looks again and again for a while the next times, as a hypervisor does for a halted guest.
 Who has looked out in vain for some times sleeps, so that requests that come now and then cost nothing more; and who
-finds that somebody else wants the core rests.
+finds that somebody else wants the core rests. docs/decisions/0019 has figures.
 """
 
+import asyncio
 import os
 import selectors
 from time import monotonic
@@ -58,3 +59,37 @@ class Lookout:
                 self._rests_until = now + REST_S
                 break
         return []
+
+
+class LoopLookout:
+    """Keeps an event loop from falling asleep for a while. Without `may_look_out` it does nothing."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, may_look_out: bool) -> None:
+        self._loop = loop
+        self._is_on = False
+        self._until = 0.0
+        self._rests_until = 0.0 if may_look_out else float("inf")
+
+    def expect(self) -> None:
+        """Look out for something that comes soon."""
+        now = monotonic()
+        if now < self._rests_until:
+            return
+        self._until = now + LOOKOUT_S
+        if not self._is_on:
+            self._is_on = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Have the loop look once without waiting, and come back here."""
+        before = monotonic()
+        if before > self._until:
+            self._is_on = False
+            return
+        os.sched_yield()
+        now = monotonic()
+        if now - before > GAVE_WAY_S:
+            self._is_on = False
+            self._rests_until = now + REST_S
+            return
+        self._loop.call_soon(self._look)

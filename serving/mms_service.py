@@ -168,8 +168,8 @@ def _write(answer: InferenceResponse | Exception, context: WorkerContext, index:
 
 def _as_reported(error: Exception) -> RemoteError:
     """Return an error as our front door learns of it from a host, so that it says as much and no more to a client."""
-    (frame,) = frames.FrameReader().feed(error_frame(0, error))
-    facts = json.loads(frame.body)
+    ((*_, body),) = frames.FrameReader().feed(error_frame(0, error))
+    facts = json.loads(body)
     return RemoteError(facts["names"], facts["message"], facts["status"])
 
 

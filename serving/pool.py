@@ -18,6 +18,7 @@ from . import running
 from .devices import Devices
 from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
+from .lookout import LoopLookout
 from .settings import ADMIN_TOKEN, Mode, ServerSettings
 from .zygote_link import ZygoteLink
 
@@ -88,6 +89,7 @@ class HostPool:
     def attach(self) -> None:
         """Begin to listen to the zygote, and to reap. Call it on the running event loop."""
         loop = asyncio.get_running_loop()
+        self._lookout = LoopLookout(loop, may_look_out=usable_cpus() > 1)
         self._zygotes[Backend.ONNX].listen()
         # Not the loop's own handler: uvloop keeps SIGCHLD for subprocesses, which this process never uses.
         signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self._reap))
@@ -182,6 +184,8 @@ class HostPool:
             self._addresses[pid] = address
             link = HostLink(pid, plan, self.settle, self._on_lost, buffer_streams=self._buffer_streams)
             link.on_tally = self.on_tally
+            if plan.is_shared:
+                link.look_out = self._lookout.expect
             self._links[pid] = link
             return link
 
