@@ -31,6 +31,9 @@ CALM_S = 30.0
 # How long nothing is copied after it failed, or after memory was wanted for something else.
 REST_S = 30.0
 
+# A copy must fit so often into what is free: it is to compute there, too.
+SLACK = 2
+
 # Of each host it lies in, the share of its time that a model has taken.
 Shares = dict[Resident, float]
 
@@ -107,7 +110,7 @@ class Copies:
         """Give a model one host more, if there is memory that nobody wants, or one less."""
         record = resident.record
         held = record.bytes // max(1, len(resident.links))
-        if more > 0 and await self._catalog.free_bytes(resident.choice) < held:
+        if more > 0 and await self._catalog.free_bytes(resident.choice) < SLACK * held:
             self._rest()
         if more > 0 and self._time() < self._rest_until:
             return
@@ -120,6 +123,8 @@ class Copies:
         try:
             await self._catalog.placement.adjust(resident)
         except LOAD_FAILURES as cause:
+            if resident.record.state is not State.READY:
+                return  # it is on its way out, or its hosts died: it is loaded anew without copies
             resident.copies = max(0, len(resident.links) - resident.workers)
             error = await self._catalog.placement.explain(resident, cause)
             logger.warning("Model '%s' stays in %d hosts: %s", name, len(resident.links), error)

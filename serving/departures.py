@@ -37,6 +37,7 @@ class Departures:
     def begin(self, resident: Resident) -> asyncio.Task[None]:
         """Send a model away: from now on it takes no requests. The task ends when its memory is back."""
         resident.record.enter(State.DRAINING)
+        self._placement.cancel(resident)  # in another host, if it was to have one more
         resident.gone = self._loop.create_future()
         return self._spawn(self._drain_and_destroy(resident, resident.gone))
 

@@ -131,7 +131,6 @@ def _models(
     settings: ServerSettings, variables: Mapping[str, str], unpacker: Unpacker
 ) -> tuple[ServerSettings, dict[str, Path]]:
     """Return the models to load at the start, and the settings as the one model's configuration changes them."""
-    unpacker.cache.mkdir()
     if settings.mode is Mode.MULTI:
         return settings, {}
     if settings.mode is Mode.REPOSITORY:

@@ -59,7 +59,7 @@ class Placement:
         resident.tried_in = link
         resident.loading_in.append(link)
         try:
-            if resident.is_unwanted:  # unloaded while its host was being started
+            if resident.is_unwanted or record.state is State.DRAINING:  # unloaded while its host was being started
                 raise LoadCancelledError(record.name)
             async with asyncio.timeout(resident.load_seconds):
                 facts = await link.load(record.number, record.name, record.path, lambda: _enter_warming(resident))

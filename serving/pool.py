@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from .devices import Devices
 from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
 from .lookout import LoopLookout
+from .scratch import Scratch
 from .settings import ADMIN_TOKEN, Mode, ServerSettings
 from .zygote_link import ZygoteLink
 
@@ -77,7 +76,7 @@ class HostPool:
         self.on_death: Callable[[HostDeath], None]
         self.on_tally: Callable[[bytes], None]
         self._life, self._life_end = os.pipe()
-        self._folder = Path(tempfile.mkdtemp(prefix="mooring-"))
+        self.scratch = Scratch()
         self._zygotes = {Backend.ONNX: self._new_zygote(Backend.ONNX)}
         self._was_ready = False
         self._failed_starts: dict[Backend, int] = {}
@@ -178,7 +177,7 @@ class HostPool:
 
     async def _start_host(self, plan: HostPlan) -> HostLink:
         self._hosts_started += 1
-        address = self._folder / f"host-{self._hosts_started}"
+        address = self.scratch.folder / f"host-{self._hosts_started}"
 
         def born(pid: int) -> HostLink:
             self._addresses[pid] = address
@@ -269,7 +268,7 @@ class HostPool:
         os.close(self._life_end)  # whoever has not ended by now reads end-of-file here
         os.close(self._life)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.scratch.close()
 
 
 def make_pool(variables: Mapping[str, str], settings: ServerSettings) -> HostPool:

@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import shutil
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mooring.artifact.archive import extract
@@ -27,7 +25,7 @@ def model_name(path: Path) -> str:
 class Unpacker:
     """Gives the folder of a model, unpacking an archive once per version of it into a folder of its own."""
 
-    cache: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mooring-models-")))
+    cache: Path  # a folder, or the name of one that is to be made
 
     def folder(self, path: Path) -> Path:
         """Return `path` itself if it is a folder, else the folder its archive was unpacked to.
@@ -40,13 +38,10 @@ class Unpacker:
         version = f"{path.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
         target = self.cache / hashlib.sha256(os.fsencode(version)).hexdigest()[:32]
         if not target.exists():
+            self.cache.mkdir(mode=0o700, exist_ok=True)
             with denials_named(path):
                 extract(path, target)
         return target
-
-    def close(self) -> None:
-        """Delete what was unpacked."""
-        shutil.rmtree(self.cache, ignore_errors=True)
 
 
 @dataclass(frozen=True)

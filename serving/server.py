@@ -34,6 +34,7 @@ from .pool import HostPool
 from .repository import Repository, Unpacker
 from .request_ids import with_request_ids
 from .residency import ResidencyTable
+from .scratch import remove_abandoned
 from .sessions import Sessions
 from .settings import RESERVE_BYTES, SHUTDOWN_DRAIN_S, ConsoleAccess, Mode, ServerSettings
 from .upkeep import Upkeep
@@ -64,7 +65,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._variables = variables
         self._pool = pool
-        self._unpacker = Unpacker()
+        self._unpacker = Unpacker(pool.scratch.folder / "unpacked")
         self._memory = AvailableMemory()
         self._tasks: set[asyncio.Task[None]] = set()
         self._catalog: ModelCatalog
@@ -128,6 +129,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.freeze()  # all that was imported lives as long as the server: nothing there is garbage to look for
         self._spawn(self._watch_connections())
+        self._spawn(self._remove_abandoned())
         logger.info("Settings: %s", settings.described())
         logger.info("Listening on %s:%d (%s).", settings.host, settings.port, settings.mode.value)
         if settings.console is not ConsoleAccess.OFF:
@@ -160,6 +162,10 @@ class Server(uvicorn.Server):
             self.exit_code = 1
             self.should_exit = True
 
+    async def _remove_abandoned(self) -> None:
+        for folder in await asyncio.to_thread(remove_abandoned):
+            logger.info("Removed %s, which a server that was killed had left.", folder)
+
     async def _watch_connections(self) -> None:
         while True:
             await asyncio.sleep(CHECK_TIME_S)
@@ -187,7 +193,6 @@ class Server(uvicorn.Server):
         if self._door.observer is not None:
             await asyncio.to_thread(self._door.observer.close)
         self._door.sessions.close_all()
-        self._unpacker.close()
         logger.info("Stopped.")
 
     @contextmanager

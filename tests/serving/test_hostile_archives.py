@@ -137,7 +137,7 @@ def test_hostile_archive_is_refused_in_words_and_leaves_nothing(
     assert str(root) not in answer.text
     assert {path.name for path in root.parent.iterdir()} == before
     assert not Path("/tmp/outside").exists()
-    assert list(scratch.glob("mooring-models-*/*")) == []
+    assert list(scratch.glob("mooring-live-*/unpacked/*")) == []
     assert server.load("good", root / "good").status_code == 200
     assert server.client.delete("/models/good").status_code == 200
 
