@@ -71,7 +71,7 @@ def test_busy_model_gets_another_host_and_gives_it_back_when_it_is_calm(server: 
 def test_load_that_finds_no_room_gets_that_of_a_copy(
     server: RunningServer, start_server: Servers, tmp_path: Path
 ) -> None:
-    large = scale_model(tmp_path / "large", padding_floats=4 << 20)
+    large = scale_model(tmp_path / "large", padding_floats=16 << 20)
     wanted = (large / "model.onnx").stat().st_size * FIRST_FACTOR
     short = started(start_server, tmp_path / "busy", budget=int(wanted + 1.5 * held(server)[1]))
     with copied(short):

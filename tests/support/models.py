@@ -34,8 +34,8 @@ def scale_model(path: Path, factor: float = 2.0, padding_floats: int = 0, width:
     return path
 
 
-def slow_model(path: Path, draws: int = 500_000) -> Path:
-    """Write a model that doubles n x 3 floats once it has drawn many random numbers, of which 500,000 take 5 ms."""
+def slow_model(path: Path, draws: int = 4_000_000) -> Path:
+    """Write a model that doubles n x 3 floats once it has drawn so many random numbers: 100,000 take a millisecond."""
     path.mkdir(parents=True)
     nodes = [
         helper.make_node("RandomUniform", [], ["random"], shape=[draws]),
