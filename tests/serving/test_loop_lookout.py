@@ -1,75 +1,68 @@
 """The front door's event loop stays awake for a moment when something is expected, and sleeps otherwise."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+import os
 
 import pytest
-from selecting import NotingSelector
 
 from mooring.serving import lookout
 from mooring.serving.lookout import LoopLookout
 
-Scenario = Callable[[LoopLookout], Awaitable[None]]
-
-
-def looks(scenario: Scenario, *, may_look_out: bool = True) -> list[float | None]:
-    """How long the loop was ready to wait each time while the scenario went on; 0 is a look."""
-    selector = NotingSelector()
-    loop = asyncio.SelectorEventLoop(selector)
-    try:
-        waiting = LoopLookout(loop, may_look_out=may_look_out)
-        selector.waits.clear()
-        loop.run_until_complete(scenario(waiting))
-        return selector.waits
-    finally:
-        loop.close()
-
-
-async def expect_and_wait(waiting: LoopLookout) -> None:
-    waiting.expect()
-    await asyncio.sleep(0.05)
-
-
-@pytest.fixture(autouse=True)
-def _long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look out for so long that a loop's own turns, which are a few looks too, are told from it."""
-    monkeypatch.setattr(lookout, "LOOKOUT_S", 0.02)
+# More turns of a loop than it looks out.
+TURNS = 100
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give way so readily that a slow machine makes no difference."""
-    monkeypatch.setattr(lookout, "GAVE_WAY_S", 5.0)
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows by one with each look. Each glance at the clock takes 10 µs, whatever else the machine does."""
+    seen: list[None] = []
+    ticks = itertools.count()
+    monkeypatch.setattr(os, "sched_yield", lambda: seen.append(None))
+    monkeypatch.setattr(lookout, "monotonic", lambda: next(ticks) * 1e-5)
+    return seen
 
 
-@pytest.mark.usefixtures("patient")
-def test_loop_looks_again_and_again_and_then_sleeps() -> None:
-    waits = looks(expect_and_wait)
-    assert waits.count(0) > 20
-    assert any(wait for wait in waits)
+def expect(times: int, *, may_look_out: bool = True) -> None:
+    """Expect something so many times, one after the other, and let the loop turn until nothing is left to do."""
+
+    async def turn() -> None:
+        waiting = LoopLookout(asyncio.get_running_loop(), may_look_out=may_look_out)
+        for _ in range(times):
+            waiting.expect()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+
+    asyncio.run(turn())
 
 
-@pytest.mark.usefixtures("patient")
-def test_what_is_expected_again_goes_on_without_a_second_round() -> None:
-    async def twice(waiting: LoopLookout) -> None:
+def test_loop_looks_again_and_again_and_then_no_more(looks: list[None]) -> None:
+    expect(1)
+    once = len(looks)
+    assert 10 < once < 20
+    expect(3)
+    assert len(looks) == 4 * once
+
+
+def test_what_is_expected_meanwhile_makes_the_lookout_longer_and_not_double(looks: list[None]) -> None:
+    async def twice() -> None:
+        waiting = LoopLookout(asyncio.get_running_loop(), may_look_out=True)
         waiting.expect()
         waiting.expect()
+        before = len(looks)
         await asyncio.sleep(0)
-        assert len(asyncio.get_running_loop()._ready) == 1  # type: ignore[attr-defined]
+        assert len(looks) == before + 1
 
-    looks(twice)
+    asyncio.run(twice())
 
 
-def test_loop_rests_when_somebody_else_wants_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loop_rests_when_somebody_else_wants_the_core(looks: list[None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookout, "GAVE_WAY_S", -1.0)  # as if each yield took long
     monkeypatch.setattr(lookout, "REST_S", 60.0)
-
-    async def twice(waiting: LoopLookout) -> None:
-        await expect_and_wait(waiting)
-        await expect_and_wait(waiting)
-
-    assert looks(twice).count(0) < 10
+    expect(3)
+    assert len(looks) == 1
 
 
-def test_loop_of_one_core_always_sleeps() -> None:
-    assert looks(expect_and_wait, may_look_out=False).count(0) < 10
+def test_loop_of_one_core_always_sleeps(looks: list[None]) -> None:
+    expect(3, may_look_out=False)
+    assert not looks

@@ -1,5 +1,6 @@
 """The user's code: from wherever it is, with what it requires, before any rank starts."""
 
+import os
 import re
 import signal
 import socket
@@ -153,8 +154,8 @@ def test_object_that_cannot_be_fetched_is_named(
 
 @pytest.fixture
 def uninstalled() -> Iterator[str]:
-    """The name of a package that this environment does not have, before or after."""
-    name = "mooring_probe_of_requirements"
+    """The name of a package that this environment does not have, before or after. Another process has another one."""
+    name = f"mooring_probe_{os.getpid()}"
     yield name
     subprocess.run([sys.executable, "-m", "pip", "uninstall", "-qy", name], check=True, capture_output=True)
 
