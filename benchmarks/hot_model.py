@@ -5,8 +5,6 @@ server: it is measured while the model lies in one host, and again when it lies 
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ from statistics import median
 import httpx
 
 from benchmarks.loading_beside import WIDTH, large_model
+from benchmarks.serving_suite.contestants import Cell, closed_loop
 from benchmarks.serving_suite.own import Listening, mooring
 
 ROUNDS = 5
@@ -23,7 +22,6 @@ ROWS = 8  # of a request
 SECONDS = 3.0
 PATIENCE_S = 60.0
 NO_CACHE = {"MOORING_MODEL_CACHE": "/dev/null/none"}  # no other form of the model is made meanwhile
-Cell = dict[str, float]
 
 
 def main() -> None:
@@ -55,11 +53,8 @@ def main() -> None:
 def ask(server: Listening, body: Path, seconds: float) -> Cell:
     """Ask for so long; returns requests/s and percentiles."""
     url = f"http://127.0.0.1:{server.port}/models/hot/invoke"
-    loop = [sys.executable, "-m", "benchmarks.serving_suite.closed_loop", url, str(body), "application/json"]
     with server.group.moving():
-        done = subprocess.run([*loop, str(CLIENTS), str(seconds)], capture_output=True, text=True, check=True)
-    cell: Cell = json.loads(done.stdout.strip().splitlines()[-1])
-    return cell
+        return closed_loop(url, body, "application/json", CLIENTS, seconds)
 
 
 def hosts(server: Listening) -> int:

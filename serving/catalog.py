@@ -102,7 +102,7 @@ class ModelCatalog:
 
     def describe(self, name: str) -> Resident:
         """Return what is known of a model. Raises `ModelNotFoundError`."""
-        resident = self._residents.get(name)
+        resident = self.find(name)
         if resident is None:
             raise ModelNotFoundError(name)
         return resident

@@ -6,13 +6,13 @@ A copy takes memory that nobody else wants: a load that finds no room takes it b
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from mooring.handler.stages import STAGES
 
 from .catalog import ModelCatalog
 from .host_link import HostLink
-from .lifecycle import State
 from .placement import LOAD_FAILURES
 from .pool import HostPool
 from .residency import ModelRecord
@@ -60,9 +60,11 @@ class Copies:
         shares = self._look(elapsed)
         if self._change is not None and not self._change.done():
             return
-        found = self._superfluous(shares) or self._wanted(shares)
-        if found is not None:
-            self._change = self._catalog.spawn(self._give(*found))
+        if (resident := self._superfluous(shares)) is not None:
+            resident.copies -= 1  # at once: who gives up all copies before the task begins is not to find this one
+            self._change = self._catalog.spawn(self._adjust(resident))
+        elif (resident := self._wanted(shares)) is not None:
+            self._change = self._catalog.spawn(self._copy(resident))
 
     def _look(self, elapsed: float) -> Shares:
         """Note how busy each host has been, and return by which models."""
@@ -79,8 +81,8 @@ class Copies:
 
     # --- what to change ---------------------------------------------------------------------------------------------
 
-    def _wanted(self, shares: Shares) -> tuple[Resident, int] | None:
-        """Return the model that takes most of the busiest host, if an idle one can help, and that it gets one more."""
+    def _wanted(self, shares: Shares) -> Resident | None:
+        """Return the model that takes most of the busiest host, if an idle one can help."""
         if self._time() < self._rest_until:
             return None
         for link in sorted(self._pool.links, key=lambda link: -link.busy):
@@ -89,11 +91,11 @@ class Copies:
             resident = max((resident for resident in shares if link in resident.links), key=shares.__getitem__)
             has_help = self._pool.idlest(resident.backend, avoid=resident.links) <= FREE
             if shares[resident] >= LEAST_SHARE and has_help:
-                return resident, 1
+                return resident
         return None
 
-    def _superfluous(self, shares: Shares) -> tuple[Resident, int] | None:
-        """Return a model that has needed one host less for long, and that it loses one."""
+    def _superfluous(self, shares: Shares) -> Resident | None:
+        """Return a model that has needed one host less for long."""
         now = self._time()
         copied = [resident for resident in self._catalog.residents() if resident.copies]
         self._needed = {resident.record.number: self._needed.get(resident.record.number, now) for resident in copied}
@@ -101,21 +103,20 @@ class Copies:
             if _needs_all(resident, shares.get(resident, 0.0)):
                 self._needed[resident.record.number] = now
             elif now - self._needed[resident.record.number] >= CALM_S:
-                return resident, -1
+                del self._needed[resident.record.number]
+                return resident
         return None
 
     # --- changing it ------------------------------------------------------------------------------------------------
 
-    async def _give(self, resident: Resident, more: int) -> None:
-        """Give a model one host more, if there is memory that nobody wants, or one less."""
-        record = resident.record
-        held = record.bytes // max(1, len(resident.links))
-        if more > 0 and await self._catalog.free_bytes(resident.choice) < SLACK * held:
+    async def _copy(self, resident: Resident) -> None:
+        """Give a model one host more, if there is memory that nobody wants."""
+        if await self._catalog.free_bytes(resident.choice) < SLACK * resident.bytes_a_host:
             self._rest()
-        if more > 0 and self._time() < self._rest_until:
-            return
-        self._needed.pop(record.number, None)
-        resident.copies += more
+        if self._time() < self._rest_until:
+            return  # for that reason, or because somebody wanted memory meanwhile
+        self._needed.pop(resident.record.number, None)
+        resident.copies += 1
         await self._adjust(resident)
 
     async def _adjust(self, resident: Resident) -> None:
@@ -123,7 +124,7 @@ class Copies:
         try:
             await self._catalog.placement.adjust(resident)
         except LOAD_FAILURES as cause:
-            if resident.record.state is not State.READY:
+            if not resident.is_ready:
                 return  # it is on its way out, or its hosts died: it is loaded anew without copies
             resident.copies = max(0, len(resident.links) - resident.workers)
             error = await self._catalog.placement.explain(resident, cause)
@@ -142,18 +143,18 @@ class Copies:
             copied = [resident for resident in self._catalog.residents() if resident.copies]
             if not copied:
                 return False
-            self._giving_up = self._catalog.spawn(self._take_back(copied))
+            for resident in copied:
+                resident.copies = 0
+            self._giving_up = self._catalog.spawn(self._adjust_all(copied))
         await asyncio.wait([self._giving_up])
         return True
 
-    async def _take_back(self, copied: list[Resident]) -> None:
-        for resident in copied:
-            resident.copies = 0
-        await asyncio.gather(*map(self._adjust, copied))
+    async def _adjust_all(self, residents: Sequence[Resident]) -> None:
+        await asyncio.gather(*map(self._adjust, residents))
 
 
 def _can_be_copied(resident: Resident | None) -> TypeGuard[Resident]:
-    return resident is not None and resident.is_shared and resident.record.state is State.READY and bool(resident.links)
+    return resident is not None and resident.is_shared and resident.is_ready and bool(resident.links)
 
 
 def _fresh_seconds(record: ModelRecord) -> float:

@@ -99,7 +99,7 @@ class ExpressLane(Connection):
         """Begin a request whose head was read before, by this connection or another."""
         cycle = ExpressCycle(self, head.name, head.lines, body)
         cycle.started = self._since = self.loop.time()
-        self.cycle = cycle  # type: ignore[assignment]  # a call of `cast` would cost each request
+        self.cycle = cast("RequestResponseCycle", cycle)
         self.expect_100_continue = False
         self._missing = head.length - len(body)
         if self._missing:

@@ -106,21 +106,21 @@ class Placement:
         What it holds is booked. Holds `resident.changing` itself. Raises one of `LOAD_FAILURES`.
         """
         async with resident.changing:
-            while _is_ready(resident) and len(resident.links) < resident.workers + resident.copies:
+            while resident.is_ready and len(resident.links) < resident.workers + resident.copies:
                 await self._add_host(resident)
-            while _is_ready(resident) and len(resident.links) > resident.workers + resident.copies:
+            while resident.is_ready and len(resident.links) > resident.workers + resident.copies:
                 await self._remove_host(resident)
 
     async def _add_host(self, resident: Resident) -> None:
         record = resident.record
-        share = record.bytes // max(1, len(resident.links))
+        share = resident.bytes_a_host
         self._table.holds(record, record.bytes + share)
         try:
             link, facts = await self._load_one(resident)
         except BaseException:
             self._table.holds(record, max(0, record.bytes - share))
             raise
-        if not _is_ready(resident):  # it was set aside meanwhile
+        if not resident.is_ready:  # it was set aside meanwhile
             await self._destroy_in(resident, link)
             return
         with suppress(*LOAD_FAILURES):  # it answers in the form it has, too
@@ -133,10 +133,11 @@ class Placement:
             await self.change_tier(resident, link, Tier(wanted))
 
     async def _remove_host(self, resident: Resident) -> None:
-        record, count = resident.record, len(resident.links)
-        await self._drain_and_leave(resident, resident.links.pop())
-        if _is_ready(resident):
-            self._table.holds(record, record.bytes * (count - 1) // count)
+        link = resident.links.pop()
+        others = len(resident.links)
+        await self._drain_and_leave(resident, link)
+        if resident.is_ready:
+            self._table.left_host(resident.record, others)
 
     async def change_tier(self, resident: Resident, link: HostLink, wanted: Tier) -> int:
         """Hold a model in another form in one of its hosts; returns the bytes that it takes more, or less."""
@@ -182,10 +183,6 @@ class Placement:
     def is_worth_another_try(error: MooringError) -> bool:
         """Whether a load failed for want of a host, not because of the model."""
         return isinstance(error, HostDiedError)
-
-
-def _is_ready(resident: Resident) -> bool:
-    return resident.record.state is State.READY
 
 
 def _enter_warming(resident: Resident) -> None:

@@ -148,8 +148,8 @@ class HostPool:
             link = await self._start_host(HostPlan(backend, False, device, requirements))
         else:
             async with self._placing:
-                shared = [link for link in self._shared_links(backend) if link not in avoid]
-                if not shared or len(shared) + len(avoid) < self._shared_hosts:
+                shared = self._shared_links(backend, avoid)
+                if not shared or self._is_one_missing(shared, avoid):
                     link = await self._start_host(HostPlan(backend, True, self.devices.next()))
                 else:
                     link = min(shared, key=lambda link: (round(link.busy), link.models))
@@ -158,13 +158,15 @@ class HostPool:
 
     def idlest(self, backend: Backend, avoid: Sequence[HostLink]) -> float:
         """Return how busy the shared host is that is the least so, 0 if another can be started."""
-        shared = [link for link in self._shared_links(backend) if link not in avoid]
-        if len(shared) + len(avoid) < self._shared_hosts:
-            return 0.0
-        return min((link.busy for link in shared), default=1.0)
+        shared = self._shared_links(backend, avoid)
+        return 0.0 if self._is_one_missing(shared, avoid) else min((link.busy for link in shared), default=1.0)
 
-    def _shared_links(self, backend: Backend) -> list[HostLink]:
-        """Return the shared hosts that can take another model."""
+    def _is_one_missing(self, shared: Sequence[HostLink], avoid: Sequence[HostLink]) -> bool:
+        """Whether there are to be more shared hosts than those that can take a model and those where it is already."""
+        return len(shared) + len(avoid) < self._shared_hosts
+
+    def _shared_links(self, backend: Backend, avoid: Sequence[HostLink]) -> list[HostLink]:
+        """Return the shared hosts that can take another model, but those to avoid."""
         return [
             link
             for link in self._links.values()
@@ -173,6 +175,7 @@ class HostPool:
             and link.is_alive
             and not link.is_retiring
             and link.mappings < MOST_MAPPINGS
+            and link not in avoid
         ]
 
     async def _start_host(self, plan: HostPlan) -> HostLink:

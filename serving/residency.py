@@ -182,6 +182,10 @@ class ResidencyTable:
         self.used += size - record.bytes
         record.bytes = size
 
+    def left_host(self, record: ModelRecord, others: int) -> None:
+        """Note that a model has left one host and lies in so many others; it held as much in each."""
+        self.holds(record, record.bytes * others // (others + 1))
+
     def maps(self, record: ModelRecord, weights: Mapping[str, int]) -> None:
         """Note which weights, by hash of their content, a model maps now; each counts once for all who map it."""
         for name, size in weights.items():

@@ -8,6 +8,7 @@ from mooring.handler.resolve import Backend, HandlerChoice, Isolation
 
 from .host_link import HostLink
 from .invocation import Invocation
+from .lifecycle import State
 from .residency import ModelRecord
 
 
@@ -38,6 +39,16 @@ class Resident:
     def is_shared(self) -> bool:
         """Whether it lies in hosts with other models."""
         return self.isolation is Isolation.SHARED
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return self.record.state is State.READY
+
+    @property
+    def bytes_a_host(self) -> int:
+        """What it holds in each of its hosts."""
+        return self.record.bytes // max(1, len(self.links))
 
     @property
     def backend(self) -> Backend:

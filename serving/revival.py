@@ -51,9 +51,8 @@ class Revival:
         held = [resident for resident in self._residents.values() if death.link in resident.links]
         for resident in held:
             resident.links.remove(death.link)
-            record, left = resident.record, len(resident.links)
-            if left and record.state is State.READY:
-                self._table.holds(record, record.bytes * left // (left + 1))
+            if resident.links and resident.is_ready:
+                self._table.left_host(resident.record, len(resident.links))
         self._dispatch.rescue(death)
         for resident in sorted(held, key=lambda resident: -resident.record.last_used):
             if resident.record.state is State.READY:

@@ -98,11 +98,7 @@ class Upkeep:
             return f"it is {limits.recycle_seconds:g} s old"
         if limits.recycle_growth_bytes:
             size = await asyncio.to_thread(resident_anonymous_bytes, link.pid)
-            held = sum(
-                resident.record.bytes // max(1, len(resident.links))
-                for resident in self._catalog.residents()
-                if link in resident.links
-            )
+            held = sum(resident.bytes_a_host for resident in self._catalog.residents() if link in resident.links)
             first = self._first_sizes.setdefault(link.pid, size - held)
             if size - held - first >= limits.recycle_growth_bytes:
                 return f"it has grown by {(size - held - first) >> 20} MiB"

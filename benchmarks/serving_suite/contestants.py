@@ -41,14 +41,12 @@ class AskedServer:
     def ask(self, clients: int, seconds: float) -> Cell:
         """Send requests from so many connections."""
         model, url = self.server.model, self.server.url
-        if model.fills_cores:
-            command = [*_module("closed_loop"), url, str(self.body), content_type(model), str(clients), str(seconds)]
-        else:
+        with self.server.moving():
+            if model.fills_cores:
+                return closed_loop(url, self.body, content_type(model), clients, seconds)
             whole = f"-d{math.ceil(seconds)}s"  # it takes no part of a second
             command = ["wrk", "-t1", f"-c{clients}", whole, "--timeout", "20s", "-s", str(SCRIPT), url]
-        told = {"BODY_FILE": str(self.body), "CONTENT_TYPE": content_type(model)}
-        with self.server.moving():
-            return _measured(command, seconds, told)
+            return _measured(command, seconds, {"BODY_FILE": str(self.body), "CONTENT_TYPE": content_type(model)})
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,11 @@ class BareLoop:
         callers = min(clients, self.way.workers)
         numbers = map(str, (seconds, callers, max(1, CORES // callers), min(clients, self.way.batch)))
         return _measured([*_module("bare_loop"), str(self.model.file), str(self.rows), *numbers], seconds, {})
+
+
+def closed_loop(url: str, body: Path, kind: str, clients: int, seconds: float) -> Cell:
+    """Ask with so many clients, each of which waits for its answer; the body is of that content type."""
+    return _measured([*_module("closed_loop"), url, str(body), kind, str(clients), str(seconds)], seconds, {})
 
 
 def _module(name: str) -> list[str]:
