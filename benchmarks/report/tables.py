@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks.serving_suite import cold_load, density, start_up, zipf
+from benchmarks.serving_suite import cold_load, density, fronts, start_up, zipf
 from benchmarks.serving_suite.peer import Way
 
 from .figures import OURS, Row, ratio
@@ -109,6 +109,17 @@ def of_start(row: Row) -> str:
     return table(("", start_up.PING, start_up.ANSWER), lines)
 
 
+def of_fronts(row: Row) -> str:
+    """Return requests/s with more and more fronts, and what a request costs each kind of process."""
+    lines = []
+    for who in row.names:
+        keys = ("rps", "p50_ms", "p99_ms", *(f"{role} us" for role in fronts.ROLES))
+        rate, p50, p99, *costs = (row.median(who, fronts.CLIENTS, key) for key in keys)
+        times = [number(found, "{:.2f}") for found in (p50, p99)]
+        lines.append((who, number(rate), *times, *(number(cost or None, "{:.1f}") for cost in costs)))
+    return table(("", "requests/s", "p50 ms", "p99 ms", *(f"µs of {role}" for role in fronts.ROLES)), lines)
+
+
 def of_zipf(row: Row) -> str:
     """Return how the two orders of eviction do."""
     lines = []
@@ -146,5 +157,6 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "start": of_start,
     "load": of_load,
     "density": of_density,
+    "fronts": of_fronts,
     "zipf": of_zipf,
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from benchmarks.serving_suite import cold_load, density, start_up
+from benchmarks.serving_suite import cold_load, density, fronts, start_up
 
 from .figures import OURS, Row, ratio
 
@@ -119,6 +119,18 @@ def _fits(row: Row) -> Verdict:
     return Verdict(what, target, shown, is_met and used <= density.LIMIT_BYTES)
 
 
+def _fronts(row: Row) -> Iterator[Verdict]:
+    cores = row.machine["cores"]
+    what = f"requests/s on {cores} cores with fronts, of as many times as many as on {fronts.FEW_CORES}"
+    few = row.median(fronts.ON_FEW, fronts.CLIENTS, "rps")
+    best = max(row.median(who, fronts.CLIENTS, "rps") or 0.0 for who in row.names if who != fronts.ON_FEW)
+    linear = None if few is None else few * cores / fronts.FEW_CORES
+    if linear is None:
+        yield Verdict(what, "≥ 0.7 x", f"needs {fronts.LEAST_CORES} cores", None)
+    else:
+        yield _at_least(what, 0.7, ratio(best, linear), "{:.2f} x")
+
+
 def _start(row: Row) -> Iterator[Verdict]:
     ours = row.median(OURS, start_up.PING)
     yield _at_most("start to first healthy `/ping`, without torch", 1.5, ours, "{:.2f} s")
@@ -131,4 +143,5 @@ JUDGES: dict[str, Callable[[Row], Iterator[Verdict]]] = {
     "load": _load,
     "density": _density,
     "start": _start,
+    "fronts": _fronts,
 }

@@ -12,6 +12,7 @@ rows:
   start     start to the first healthy /ping
   load      a model's first and second load, to its first answer
   density   1,000 and 10,000 models in one server; memory after unloading
+  fronts    the tiny model behind several processes that speak HTTP
   zipf      four times as many models as fit, some asked far more than others
 """
 
@@ -25,6 +26,7 @@ from typing import Protocol
 
 from .cold_load import ColdLoad
 from .density import Density
+from .fronts import Fronts
 from .plan import Plan, unknown
 from .progress import Progress
 from .record import Results, Row
@@ -54,6 +56,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "start": StartUp(),
     "load": ColdLoad(),
     "density": Density(),
+    "fronts": Fronts(),
     "zipf": Zipf(),
 }
 

@@ -44,9 +44,7 @@ class AskedServer:
         with self.server.moving():
             if model.fills_cores:
                 return closed_loop(url, self.body, content_type(model), clients, seconds)
-            whole = f"-d{math.ceil(seconds)}s"  # it takes no part of a second
-            command = ["wrk", "-t1", f"-c{clients}", whole, "--timeout", "20s", "-s", str(SCRIPT), url]
-            return _measured(command, seconds, {"BODY_FILE": str(self.body), "CONTENT_TYPE": content_type(model)})
+            return wrk(url, self.body, content_type(model), clients, seconds)
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,15 @@ class BareLoop:
         callers = min(clients, self.way.workers)
         numbers = map(str, (seconds, callers, max(1, CORES // callers), min(clients, self.way.batch)))
         return _measured([*_module("bare_loop"), str(self.model.file), str(self.rows), *numbers], seconds, {})
+
+
+def wrk(
+    url: str, body: Path, kind: str, clients: int, seconds: float, *, threads: int = 1, before: Sequence[str] = ()
+) -> Cell:
+    """Send requests from so many connections without a pause; the body is of that content type."""
+    whole = f"-d{math.ceil(seconds)}s"  # it takes no part of a second
+    command = [*before, "wrk", f"-t{threads}", f"-c{clients}", whole, "--timeout", "20s", "-s", str(SCRIPT), url]
+    return _measured(command, seconds, {"BODY_FILE": str(body), "CONTENT_TYPE": kind})
 
 
 def closed_loop(url: str, body: Path, kind: str, clients: int, seconds: float) -> Cell:
