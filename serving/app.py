@@ -18,13 +18,13 @@ from starlette.responses import PlainTextResponse
 from mooring import __version__
 from mooring.contract.errors import MooringError
 
-from . import console, inference_protocol, metrics, openapi, request_ids
+from . import console, inference_protocol, metrics, openapi
 from .admission import Admission
-from .awaited import invoke, read_small, to_starlette
+from .awaited import invoke, read_small, refusal, to_starlette
 from .catalog import ModelCatalog
 from .door import Door
 from .errors import RequestError
-from .http_errors import error_body, protocol_error_body
+from .http_errors import error_body
 from .model_paths import ModelPaths
 from .residency import ModelRecord
 from .resident import describe_resident
@@ -71,11 +71,7 @@ def _add_errors(app: FastAPI, door: Door) -> None:
     @app.exception_handler(MooringError)
     async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, MooringError)
-        request_id = request_ids.named_in(request.headers)
-        status, lines, body = door.refuse(error, request.path_params.get("name", ""), request_id)
-        if request.url.path.startswith(inference_protocol.PREFIX):
-            body = protocol_error_body(error)
-        return to_starlette(status, lines, body)
+        return refusal(door, request, error)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: Exception) -> Response:

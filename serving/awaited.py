@@ -13,7 +13,7 @@ from . import frames, request_ids, sessions
 from .body import Body
 from .door import Door
 from .errors import BodyTooLargeError
-from .http_errors import error_event
+from .http_errors import PROTOCOL_PREFIX, error_event, protocol_error_body
 from .invocation import Invocation
 
 
@@ -123,10 +123,11 @@ async def _send_in_session(door: Door, given: str, invocation: AwaitedInvocation
 async def _send(door: Door, invocation: AwaitedInvocation, request: Request) -> Response:
     door.invoke(invocation)
     invocation.preferred = invocation.link or invocation.preferred
-    return await _unless_client_leaves(invocation, request)
+    return await unless_client_leaves(invocation, request)
 
 
-async def _unless_client_leaves(invocation: AwaitedInvocation, request: Request) -> Response:
+async def unless_client_leaves(invocation: AwaitedInvocation, request: Request) -> Response:
+    """Return the answer of an invocation that was sent, or abandon it when nobody waits any more."""
     leaving = asyncio.ensure_future(request.receive())  # the body has been read: only a disconnect can come
     first: set[asyncio.Future[Any]] = {invocation.response, leaving}
     try:
@@ -158,6 +159,15 @@ async def read_small(request: Request, door: Door) -> bytes:
         if len(body) > door.limits.spool_bytes:
             raise BodyTooLargeError(door.limits.spool_bytes)
     return bytes(body)
+
+
+def refusal(door: Door, request: Request, error: MooringError) -> Response:
+    """Return the answer that an error becomes, as clients of the request's path read it; count and log it."""
+    name = request.path_params.get("name", "")
+    status, lines, body = door.refuse(error, name, request_ids.named_in(request.headers))
+    if request.url.path.startswith(PROTOCOL_PREFIX):
+        body = protocol_error_body(error)
+    return to_starlette(status, lines, body)
 
 
 def to_starlette(status: int, lines: bytes, body: bytes) -> Response:

@@ -10,10 +10,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mooring.contract.errors import MooringError
 
+from . import request_ids
 from .door import Door
 from .errors import BodyTooLargeError
 from .express_cycle import ExpressCycle
 from .http_errors import JSON_LINE, error_body
+from .observer import Observer
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE_LINE = b"connection: close\r\n"
@@ -100,28 +102,35 @@ class Connection(HttpToolsProtocol):
     def _write(self, cycle: ExpressCycle, status: int, lines: bytes, body: bytes, *, keep_alive: bool) -> None:
         head = b"%b%b%bcontent-length: %d\r\n%b%b\r\n" % (
             STATUS_LINE[status],
-            self.door.default_lines(self.server_state.default_headers),
+            self.door.default_lines,
             lines,
             len(body),
             cycle.id_line,
             b"" if keep_alive else CLOSE_LINE,
         )
         if self.door.observer is not None and not cycle.is_ping:
-            self.door.observer.express(cycle, status, len(body))
+            self._observe(self.door.observer, cycle, status, lines, len(body))
         if len(body) > SEPARATE_WRITE_BYTES:
             self.transport.writelines((head, body))
         else:
             self.transport.write(head + body)
+
+    def _observe(
+        self, observer: Observer, cycle: ExpressCycle, status: int, lines: bytes, size: int | None = None
+    ) -> None:
+        if cycle.is_named:
+            cycle.given_id = request_ids.given_in(lines)
+        observer.express(cycle, status, size)
 
     def write_stream_head(self, cycle: ExpressCycle, status: int, lines: bytes) -> None:
         """Write the head of an answer whose length nobody knows: chunked, or ended by the connection's end."""
         cycle.is_chunked = not cycle.is_http10 and b"content-length" not in lines
         cycle.keep_alive = cycle.keep_alive and cycle.is_chunked
         if self.door.observer is not None:
-            self.door.observer.express(cycle, status)
+            self._observe(self.door.observer, cycle, status, lines)
         head = b"%b%b%b%b%b%b\r\n" % (
             STATUS_LINE[status],
-            self.door.default_lines(self.server_state.default_headers),
+            self.door.default_lines,
             lines,
             b"transfer-encoding: chunked\r\n" if cycle.is_chunked else b"",
             cycle.id_line,

@@ -67,10 +67,11 @@ class Dispatch:
     def _lease(self, invocation: Invocation, resident: Resident) -> None:
         now = self._time()
         record = resident.record
-        self._history.used(record.name, now)
+        if now != record.last_used:  # the loop's clock counts milliseconds
+            self._history.used(record.name, now)
+            record.last_used = now
         record.leases += 1
         record.hits += 1
-        record.last_used = now
         invocation.resident = resident
         invocation.started = monotonic()  # finer than the loop's clock, which counts milliseconds
         invocation.deadline = now + resident.response_seconds

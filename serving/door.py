@@ -55,13 +55,15 @@ class Door:
     single_model: str | None  # what /invocations means; None in multi-model mode
     sessions: Sessions
     observer: Observer | None = None
+    answers_pings: bool = True  # in the express lane; who knows nothing of models leaves them to who does
+    default_lines: bytes = b""  # the header lines that every answer has: the date
     heads: Heads = field(default_factory=Heads)
+    fronts: int = 0  # processes that speak HTTP in this one's stead, and those that ended unasked
+    front_deaths: int = 0
     refused: Counter[tuple[int, str]] = field(default_factory=Counter)  # status and type of error -> how often
     _logged_in: int = 0  # the second in which errors were logged last, and how many were, and were not
     _logged: int = 0
     _suppressed: int = 0
-    _default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    _default_lines: bytes = b""
 
     def ping_answer(self) -> tuple[int, bytes, bytes]:
         """Return status, header lines and body of an answer to /ping."""
@@ -119,10 +121,3 @@ class Door:
         if not accepts:
             lines.append(b"accept: %b\r\n" % self.default_accept.encode())
         return b"".join(lines)
-
-    def default_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Return uvicorn's default headers (the date, renewed every second) as bytes, encoded once per renewal."""
-        if headers is not self._default_headers:
-            self._default_headers = headers
-            self._default_lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
-        return self._default_lines

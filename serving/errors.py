@@ -1,6 +1,8 @@
 """What can go wrong with a model in the server, each error with its facts. Status codes are the doors' business."""
 
+import json
 from collections.abc import Sequence
+from typing import Self
 
 from mooring.contract.errors import CallerError, MooringError, PlatformError, UserCodeError
 
@@ -200,3 +202,22 @@ class RemoteError(MooringError):
         self.names = tuple(names)
         self.status = status  # where the model's code chose one
         super().__init__(message)
+
+    @classmethod
+    def of_report(cls, report: bytes) -> Self:
+        """Return the error that another process made a report of."""
+        return cls(**json.loads(report))
+
+
+def names_of(error: BaseException) -> Sequence[str]:
+    """Return the names of an error's classes, most specific first, without those that say nothing."""
+    if isinstance(error, RemoteError):
+        return error.names
+    named = [kind.__name__ for kind in type(error).__mro__ if kind not in (object, BaseException, Exception)]
+    return named or [type(error).__name__]
+
+
+def report(error: BaseException, message: str) -> bytes:
+    """Return what another process is told of an error; the message is fit for a client."""
+    status = getattr(error, "status", None)
+    return json.dumps({"names": names_of(error), "message": message, "status": status}).encode()

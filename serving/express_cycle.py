@@ -49,15 +49,6 @@ class ExpressCycle(Invocation):
         return self.declared > most or (self.pieces is not None and self.pieces.size > most)
 
     @property
-    def id_line(self) -> bytes:
-        """The header that names the request in its answer."""
-        if self.is_ping:
-            return b""
-        if self.host_pid and not self.given_id:  # nearly always; the same as below, in one step
-            return b"x-request-id: %d-%d\r\n" % (self.host_pid, self.frame_id)
-        return b"x-request-id: %b\r\n" % self.id
-
-    @property
     def message_event(self) -> "ExpressCycle":
         """Stand in for the event that uvicorn sets when a connection is lost; there is nobody to wake."""
         return self

@@ -1,6 +1,6 @@
 """The wire between front door and hosts: length-prefixed frames over a Unix socket, never pickled.
 
-A frame is a 16-byte head, `meta` (header lines, or JSON for loads) and a body. `number` is the model's number on the
+A frame is a 20-byte head, `meta` (header lines, or JSON for loads) and a body. `number` is the model's number on the
 way to a host and the status code on the way back. Many frames travel in one read or write; none waits for another.
 """
 
@@ -11,10 +11,11 @@ from typing import NamedTuple
 from mooring.contract.errors import MooringError
 
 # total length after the head, kind, length of meta, frame id, number; little-endian
-HEAD = struct.Struct("<IHHII")
+HEAD = struct.Struct("<IHxxIII")
 HEAD_BYTES = HEAD.size
 _pack, _unpack = HEAD.pack, HEAD.unpack_from
-MAX_META_BYTES = 0xFFFF
+# More than the largest head of a request that a setting allows, with what the front door adds.
+MAX_META_BYTES = 1 << 24
 # A host receives a larger frame that has not come whole into memory of its own, instead of putting it together.
 LARGE_BYTES = 1 << 16
 # What a socket between the two may hold for its reader; the kernel gives less where its limit is lower. With its

@@ -1,6 +1,5 @@
 """How a host reads requests and writes answers on the wire. Header lines repeat, so both directions remember them."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from mooring.contract.errors import MooringError
 from mooring.handler.protocol import InferenceResponse
 
 from . import frames
+from .errors import report
 from .frames import Kind
 
 logger = logging.getLogger(__name__)
@@ -46,12 +46,9 @@ def _content_type_line(content_type: str) -> bytes:
 
 def error_frame(frame_id: int, error: BaseException) -> bytes:
     """Encode an error: its class names, so that the door can choose a status, and a sentence fit for a client."""
-    names = [kind.__name__ for kind in type(error).__mro__ if kind not in (object, BaseException, Exception)]
     if isinstance(error, (MooringError, MemoryError)):
         message = str(error) or "Out of memory."
     else:
         # The text of a stranger's exception may hold paths and data: the log has it, the client gets its name.
         message = f"The model's code raised {type(error).__name__}; the server's log has the details."
-    report = {"names": names or [type(error).__name__], "message": message, "status": getattr(error, "status", None)}
-    body = json.dumps(report)
-    return frames.encode(Kind.ERROR, frame_id, 0, b"", body.encode())
+    return frames.encode(Kind.ERROR, frame_id, 0, b"", report(error, message))

@@ -4,7 +4,7 @@ import json
 
 from mooring.contract.errors import MooringError
 
-from .errors import OverloadedError, RemoteError
+from .errors import OverloadedError, RemoteError, names_of
 
 # Class name -> status code and the type string that clients of the earlier servers know. The most specific class wins.
 STATUS: dict[str, tuple[int, str]] = {
@@ -37,6 +37,9 @@ UNEXPECTED = (500, "InternalServerException")
 # Seconds after which a client may find a free place in the queue or a model reloaded.
 RETRY_AFTER_S = 1
 
+# The Open Inference Protocol, whose clients read errors in another form.
+PROTOCOL_PREFIX = "/v2"
+
 JSON_LINE = b"content-type: application/json\r\n"
 RETRY_LINES = JSON_LINE + b"retry-after: %d\r\n" % RETRY_AFTER_S
 TOKEN_LINES = JSON_LINE + b"www-authenticate: Bearer\r\n"
@@ -46,8 +49,7 @@ LINES = {401: TOKEN_LINES, 429: RETRY_LINES, 503: RETRY_LINES}
 
 def classify(error: MooringError) -> tuple[int, str]:
     """Return the status code of an error, and its type as clients of the earlier servers know it."""
-    names = error.names if isinstance(error, RemoteError) else [kind.__name__ for kind in type(error).__mro__]
-    status, kind = next((STATUS[name] for name in names if name in STATUS), UNEXPECTED)
+    status, kind = next((STATUS[name] for name in names_of(error) if name in STATUS), UNEXPECTED)
     if isinstance(error, (RemoteError, OverloadedError)) and error.status:
         status = error.status
     return status, kind

@@ -22,7 +22,6 @@ from .errors import ModelNotFoundError, RequestError
 from .lifecycle import State
 from .model_paths import ModelPaths
 
-PREFIX = "/v2"
 VERSION = "1"
 EXTENSIONS = ["model_repository", "binary_tensor_data"]
 HEADER_LENGTH = "inference-header-content-length"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from mooring.contract.errors import MooringError
 
-    from .host_link import HostLink
+    from .invocation_link import InvocationLink
     from .resident import Resident
 
 
@@ -31,10 +31,11 @@ class Invocation(ABC):
     deadline = 0.0  # on the event loop's clock
     is_abandoned = False  # whether the client is gone, so that nobody wants the answer
     resident: Resident | None = None
-    link: HostLink | None = None  # the host it is inside, and its number there
+    link: InvocationLink | None = None  # the host it is inside, and its number there
     frame_id = 0
     host_pid = 0  # of the last host it was sent to
-    preferred: HostLink | None = None  # where the state of its session is
+    preferred: InvocationLink | None = None  # where the state of its session is
+    is_named = False  # whether the lines of its answer say already what it is called, or need not
 
     def __init__(self, name: str, meta: bytes, body: bytes) -> None:
         self.name = name
@@ -47,6 +48,15 @@ class Invocation(ABC):
         if not self.given_id and not self.host_pid:
             self.given_id = request_ids.made()
         return self.given_id or request_ids.of_frame(self.host_pid, self.frame_id)
+
+    @property
+    def id_line(self) -> bytes:
+        """The header line that names the request in its answer; empty if its answer needs none."""
+        if self.is_named:
+            return b""
+        if self.host_pid and not self.given_id:  # nearly always; the same as below, in one step
+            return b"x-request-id: %d-%d\r\n" % (self.host_pid, self.frame_id)
+        return b"x-request-id: %b\r\n" % self.id
 
     def abandon(self) -> None:
         """Say that the client is gone. A host that has the request learns of it and may stop."""

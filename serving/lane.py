@@ -100,17 +100,22 @@ class ExpressLane(Connection):
         cycle = ExpressCycle(self, head.name, head.lines, body)
         cycle.started = self._since = self.loop.time()
         self.cycle = cast("RequestResponseCycle", cycle)
-        self.expect_100_continue = False
         self._missing = head.length - len(body)
         if self._missing:
-            self._is_between = False
+            self.expect_100_continue = self._is_between = False
             self._body_bytes = self._chunks = 0
             cycle.collect(head.length)
             if body:
                 self.on_body(body)
+            self._await_turn(cycle)
+            return
+        cycle.more_body = False
+        if self._front is None or self._front.response_complete:
+            self._front = cycle  # nearly always: it is whole, and nothing is before it
+            cycle.is_current = True
+            self.door.invoke(cycle)
         else:
-            cycle.more_body = False
-        self._await_turn(cycle)
+            self._await_turn(cycle)
 
     def _take_missing(self, data: bytes) -> bytes:
         """Take the bytes that a known head's body still lacks, and return what comes behind them."""
@@ -168,7 +173,7 @@ class ExpressLane(Connection):
         self._body_bytes = self._chunks = 0
         chunk, self._chunk = self._chunk, b""
         method = self.parser.get_method()
-        is_ping = method == b"GET" and self.url == b"/ping"
+        is_ping = method == b"GET" and self.url == b"/ping" and self.door.answers_pings
         name = self.door.target(self.url) if method == b"POST" else None
         is_ordinary = name is None and not is_ping and self._content_length <= self.door.limits.max_body_bytes
         if is_ordinary or self._has_session or self.parser.should_upgrade():
@@ -177,7 +182,7 @@ class ExpressLane(Connection):
         lines = b"" if is_ping else self.door.request_lines(self.headers)
         cycle = ExpressCycle(self, name or "", lines)
         cycle.collect(self._content_length)
-        cycle.is_ping = is_ping
+        cycle.is_ping = cycle.is_named = is_ping
         cycle.is_http10 = self.parser.get_http_version() == "1.0"
         cycle.keep_alive = not cycle.is_http10 and self.parser.should_keep_alive()
         cycle.given_id = self._request_id

@@ -109,12 +109,18 @@ class Metrics:
         hosts.add_metric(["shared"], shared)
         hosts.add_metric(["own"], len(pool.links) - shared)
         yield hosts
+        fronts = GaugeMetricFamily("mooring_fronts", "Processes that speak HTTP for the front door.")
+        fronts.add_metric([], self._door.fronts)
+        yield fronts
         copies = GaugeMetricFamily("mooring_model_copies", "Shared processes that busy models have beyond their own.")
         copies.add_metric([], sum(resident.copies for resident in self._catalog.residents()))
         yield copies
         deaths = CounterMetricFamily("mooring_host_deaths", "Processes with models that ended unasked.")
         deaths.add_metric([], pool.deaths)
         yield deaths
+        front_deaths = CounterMetricFamily("mooring_front_deaths", "Processes that speak HTTP that ended unasked.")
+        front_deaths.add_metric([], self._door.front_deaths)
+        yield front_deaths
 
 
 def _times(record: ModelRecord) -> dict[str, list[float]]:

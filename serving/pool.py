@@ -12,7 +12,7 @@ from mooring.contract.resources import usable_cpus
 from mooring.handler.resolve import Backend
 from mooring.runner.parentage import end_group
 
-from . import running
+from . import running, spawning
 from .devices import Devices
 from .host_link import HostLink, HostPlan, Settle
 from .invocation import Invocation
@@ -67,6 +67,7 @@ class HostPool:
         self.devices = devices
         self._links: dict[int, HostLink] = {}
         self._addresses: dict[int, Path] = {}
+        self._others: dict[int, asyncio.Future[int]] = {}  # children that hold no models, and how they ended
         self._hosts_started = 0
         self.deaths = 0  # of hosts that nobody ended
         self._placing = asyncio.Lock()
@@ -133,8 +134,17 @@ class HostPool:
 
     @property
     def pids(self) -> list[int]:
-        """The processes of the pool: zygotes first, then hosts."""
-        return [*(zygote.pid for zygote in self._zygotes.values()), *self._links]
+        """The processes of the pool: zygotes first, then hosts, then others."""
+        return [*(zygote.pid for zygote in self._zygotes.values()), *self._links, *self._others]
+
+    def execute(self, module: str, handles: Sequence[int]) -> "tuple[int, asyncio.Future[int]]":
+        """Execute a module that holds no models, with descriptors, of which the last tells it when to end.
+
+        Returns its pid, and what will be its wait status.
+        """
+        pid = spawning.start(module, [*handles, self._life], (), self._variables)
+        self._others[pid] = asyncio.get_running_loop().create_future()
+        return pid, self._others[pid]
 
     async def place(
         self, backend: Backend, *, is_shared: bool, requirements: Path | None = None, avoid: Sequence[HostLink] = ()
@@ -232,7 +242,7 @@ class HostPool:
         unsent = tuple(link.unsent)
         link.in_flight.clear()
         link.unsent.clear()
-        how = link.ending or _in_words(link.exit_status)
+        how = link.ending or in_words(link.exit_status)
         if not link.ending:
             self.deaths += 1
             logger.error("Host %d %s with %d requests inside.", link.pid, how, len(inside))
@@ -240,8 +250,9 @@ class HostPool:
 
     def _on_exit(self, pid: int, status: int) -> None:
         link = self._links.get(pid)
-        if link is not None and not link.exit_status.done():
-            link.exit_status.set_result(status)
+        exit_status = self._others.pop(pid, None) if link is None else link.exit_status
+        if exit_status is not None and not exit_status.done():
+            exit_status.set_result(status)
 
     def _reap(self) -> None:
         """Collect children of this process: the zygote, and hosts that a dead zygote left to us."""
@@ -300,7 +311,8 @@ def divided(cpus: int, gpus: int, workers: int, wanted: int = 0, *, is_alone: bo
     return shared_hosts, max(1, cpus // max(shared_hosts, workers if is_alone else 1))
 
 
-def _in_words(exit_status: "asyncio.Future[int]") -> str:
+def in_words(exit_status: "asyncio.Future[int]") -> str:
+    """Say how a process ended."""
     if not exit_status.done():
         return "hung up"
     status = exit_status.result()

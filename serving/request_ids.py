@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from . import frames
+
 if TYPE_CHECKING:
     from .observer import Observer
 
@@ -25,6 +27,11 @@ _numbers = itertools.count(1)
 def named_in(headers: Mapping[str, str]) -> bytes:
     """Return the id in headers, empty where there is none."""
     return headers.get(HEADER.decode(), "").encode("latin-1")
+
+
+def given_in(lines: bytes) -> bytes:
+    """Return the id in header lines as they travel in frames, empty where there is none."""
+    return named_in(dict(frames.decode_lines(lines)))[:MOST_BYTES] if HEADER in lines else b""
 
 
 def of_frame(pid: int, frame_id: int) -> bytes:

@@ -3,16 +3,9 @@
 import asyncio
 import gc
 import logging
-import os
-import signal
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
-from types import FrameType
-from typing import Any, cast
-
-import uvicorn
 
 from mooring.contract.errors import MooringError
 from mooring.contract.resources import memory_limit_bytes
@@ -24,7 +17,9 @@ from .app import create_app
 from .catalog import ModelCatalog
 from .console import Audience
 from .door import Door, Health
-from .lane import ExpressLane
+from .front import FrontTerms
+from .fronts import FRONT_BYTES, Fronts
+from .lane_server import BACKLOG, LaneServer
 from .lifecycle import State
 from .memory import AvailableMemory
 from .model_paths import ModelPaths
@@ -43,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 # Models whose weights go to a GPU where there is one; what code does, only its author knows.
 ON_GPU = frozenset({HandlerKind.TRANSFORMERS, HandlerKind.EXPORTED, HandlerKind.TORCHSCRIPT})
-CHECK_TIME_S = 1.0
-BACKLOG = 2048
 # A container of the smallest useful size still gets this much for models.
 LEAST_BUDGET_BYTES = 64 << 20
 
@@ -58,8 +51,8 @@ def serve(settings: ServerSettings, variables: Mapping[str, str], listener: sock
     return server.exit_code
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server with the express lane, models, and an exit code of its own."""
+class Server(LaneServer):
+    """A server with models, and an exit code of its own."""
 
     def __init__(self, settings: ServerSettings, variables: Mapping[str, str], pool: HostPool) -> None:
         self._settings = settings
@@ -67,31 +60,11 @@ class Server(uvicorn.Server):
         self._pool = pool
         self._unpacker = Unpacker(pool.scratch.folder / "unpacked")
         self._memory = AvailableMemory()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._fronts: Fronts | None = None
         self._catalog: ModelCatalog
-        self._door: Door
         self._upkeep: Upkeep
         self.exit_code = 0
-        super().__init__(
-            uvicorn.Config(
-                app=self._missing_app,  # made in startup, on the running loop
-                http=cast("type[asyncio.Protocol]", self._protocol),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                timeout_graceful_shutdown=SHUTDOWN_DRAIN_S,
-            )
-        )
-
-    async def _missing_app(self, scope: Any, receive: Any, send: Any) -> None:
-        raise AssertionError("the application is made before the first connection is accepted")
-
-    def _protocol(self, **arguments: Any) -> ExpressLane:
-        return ExpressLane(door=self._door, **arguments)
+        super().__init__()
 
     # --- start ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +72,8 @@ class Server(uvicorn.Server):
         """Make everything that needs the loop, then accept connections, then load the one model if there is one."""
         settings, pool = self._settings, self._pool
         pool.attach()
-        budget = settings.limits.budget_bytes or max(LEAST_BUDGET_BYTES, memory_limit_bytes() - RESERVE_BYTES)
+        reserve = RESERVE_BYTES + settings.limits.fronts * FRONT_BYTES
+        budget = settings.limits.budget_bytes or max(LEAST_BUDGET_BYTES, memory_limit_bytes() - reserve)
         self._catalog = ModelCatalog(
             ResidencyTable(budget, settings.eviction),
             pool,
@@ -126,9 +100,8 @@ class Server(uvicorn.Server):
         self.config.loaded_app = with_request_ids(
             create_app(self._door, self._catalog, paths, self._upkeep, admission, audience), self._door.observer
         )
-        await super().startup(sockets)
+        await self._listen(sockets or [])
         gc.freeze()  # all that was imported lives as long as the server: nothing there is garbage to look for
-        self._spawn(self._watch_connections())
         self._spawn(self._remove_abandoned())
         logger.info("Settings: %s", settings.described())
         logger.info("Listening on %s:%d (%s).", settings.host, settings.port, settings.mode.value)
@@ -136,6 +109,17 @@ class Server(uvicorn.Server):
             logger.info("The console is at /console (%s).", settings.console.value)
         if settings.single_model is not None:
             self._spawn(self._load_single(settings.single_model))
+
+    async def _listen(self, sockets: list[socket.socket]) -> None:
+        """Accept connections, for this process or for those that speak HTTP in its stead."""
+        limits = self._settings.limits
+        if not limits.fronts:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        terms = FrontTerms(limits, self._settings.single_model)
+        self._fronts = Fronts(limits.fronts, terms, self._pool, self._door, self.config.loaded_app, self.adopt)
+        await self._fronts.start(sockets, BACKLOG)
 
     def _available_bytes(self, choice: HandlerChoice) -> int:
         """Return what the machine could still give a model: memory, and that of a GPU for one that computes there."""
@@ -166,27 +150,14 @@ class Server(uvicorn.Server):
         for folder in await asyncio.to_thread(remove_abandoned):
             logger.info("Removed %s, which a server that was killed had left.", folder)
 
-    async def _watch_connections(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_TIME_S)
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, ExpressLane):
-                    connection.check_time(now)
-
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # --- stop -------------------------------------------------------------------------------------------------------
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let requests finish, then end every process."""
         logger.info("Stopping: requests under way have %d s.", SHUTDOWN_DRAIN_S)
+        if self._fronts is not None:
+            await self._fronts.close(SHUTDOWN_DRAIN_S, lambda: self.force_exit)
         await super().shutdown(sockets)
-        for task in self._tasks:
-            task.cancel()
         self._upkeep.close()
         self._catalog.close()
         await self._pool.close()
@@ -194,21 +165,3 @@ class Server(uvicorn.Server):
             await asyncio.to_thread(self._door.observer.close)
         self._door.sessions.close_all()
         logger.info("Stopped.")
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT begin the shutdown, and the exit code stay ours: uvicorn would raise them again."""
-        signals = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; at the second signal stop at once."""
-        if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
-        logger.info("%s received (pid %d).", signal.Signals(sig).name, os.getpid())

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from .errors import SessionError
-from .host_link import HostLink
+from .invocation_link import InvocationLink
 from .settings import Limits
 
 HEADER = b"x-amzn-sagemaker-session-id"
@@ -34,7 +34,7 @@ class Session:
     model: str
     expires: datetime
     folder: Path
-    link: HostLink | None = None  # the host that has its state
+    link: InvocationLink | None = None  # the host that has its state
 
     @property
     def headers(self) -> list[tuple[str, str]]:

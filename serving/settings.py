@@ -23,6 +23,8 @@ from .logs import FORMATS
 RESERVE_BYTES = 384 * MIB
 # The platform kills 30 s after SIGTERM.
 SHUTDOWN_DRAIN_S = 25
+# They travel to the model in one frame.
+MOST_HEADER_BYTES = 8 * MIB
 # The name stands in paths, and multi-model-server reads it in a list.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # For the front door alone.
@@ -113,6 +115,7 @@ class Limits:
     spool_bytes: int = 8 * MIB
     workers: int = 1
     shared_hosts: int = 0
+    fronts: int = 0
     queue_length: int = 1000
     overload_status: int = 503
     response_seconds: float = 60.0
@@ -178,6 +181,7 @@ SETTINGS: tuple[Setting, ...] = (
         },
     ),
     Setting("shared_hosts", int, "processes that models without code share; 0: one per two cores, one per GPU", {}),
+    Setting("fronts", int, "processes that speak HTTP for the front door, for many cores; 0: it does so itself", {}),
     Setting(
         "queue_length",
         int,
@@ -299,6 +303,8 @@ def limits(variables: Mapping[str, str], options: Mapping[str, str] | None = Non
         raise SettingError("MOORING_LOG_FORMAT", made.log_format, " or ".join(FORMATS))
     if made.console not in (CONSOLE_AUTO, *(access.value for access in ConsoleAccess)):
         raise SettingError("MOORING_CONSOLE", made.console, "auto, off, local or anywhere")
+    if made.header_bytes > MOST_HEADER_BYTES:
+        raise SettingError("MOORING_HEADER_BYTES", str(made.header_bytes), f"{MOST_HEADER_BYTES:,} at most")
     for name in ("response_seconds", "load_seconds", "queue_length", "max_body_bytes", "workers"):
         if not getattr(made, name):
             raise SettingError(f"MOORING_{name.upper()}", "0", "more than 0")

@@ -7,15 +7,14 @@ import asyncio
 import itertools
 import json
 import logging
-import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mooring.handler.resolve import Backend
 
+from . import spawning
 from .host_link import HostLink, HostPlan
 from .zygote import MAX_PACKET
 
@@ -67,12 +66,8 @@ class ZygoteLink:
     def start(self) -> None:
         """Execute the zygote; returns at once."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os.set_inheritable(theirs.fileno(), True)
-        os.set_inheritable(self._life, True)
-        command = [sys.executable, "-P", "-m", "mooring.serving.zygote"]
-        command += [str(theirs.fileno()), str(self._life), self._backend.value]
-        # posix_spawn, not subprocess: the front door reaps all its children itself, and subprocess would race it.
-        self.pid = os.posix_spawn(sys.executable, command, self._variables)
+        handles = (theirs.fileno(), self._life)
+        self.pid = spawning.start("zygote", handles, [self._backend.value], self._variables)
         theirs.close()
         ours.setblocking(False)
         self._control = ours

@@ -13,6 +13,13 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     servers.close()
 
 
+@pytest.fixture(scope="module", params=[0, 2], ids=["alone", "fronts"])
+def fronts(request: pytest.FixtureRequest) -> int:
+    """How many processes speak HTTP for the front door: for modules whose tests hold with any number of them."""
+    count: int = request.param
+    return count
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")

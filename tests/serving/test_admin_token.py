@@ -33,8 +33,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(start_server: Servers, root: Path) -> RunningServer:
-    return start_server(root, "repository", host="0.0.0.0", admin_token=TOKEN)
+def guarded(start_server: Servers, root: Path, fronts: int) -> RunningServer:
+    return start_server(root, "repository", host="0.0.0.0", admin_token=TOKEN, fronts=fronts)
 
 
 def stranger(server: RunningServer, token: str = "") -> httpx.Client:

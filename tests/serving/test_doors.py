@@ -21,8 +21,8 @@ DIGEST = (
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, root: Path) -> RunningServer:
-    server = start_server(root, spool_bytes=100_000, max_body_bytes=40_000_000)
+def server(start_server: Servers, root: Path, fronts: int) -> RunningServer:
+    server = start_server(root, spool_bytes=100_000, max_body_bytes=40_000_000, fronts=fronts)
     assert server.load("m", scale_model(root / "m")).status_code == 200
     assert server.load("digest", code_model(root / "digest", DIGEST)).status_code == 200
     return server
@@ -38,8 +38,8 @@ def test_body_arrives_whole_whether_kept_in_memory_or_in_a_file(server: RunningS
     assert answer.text == hashlib.sha256(body).hexdigest()
 
 
-def test_spooled_bodies_leave_no_files(start_server: Servers, root: Path, tmp_path: Path) -> None:
-    server = start_server(root, spool_bytes=1000, variables={"TMPDIR": str(tmp_path)})
+def test_spooled_bodies_leave_no_files(start_server: Servers, root: Path, tmp_path: Path, fronts: int) -> None:
+    server = start_server(root, spool_bytes=1000, variables={"TMPDIR": str(tmp_path)}, fronts=fronts)
     server.load("digest", root / "digest")
     bodies = [b"x" * 50_000] * 3
     for body in bodies:
@@ -166,6 +166,7 @@ def test_option_beats_variables() -> None:
         ("MOORING_OVERLOAD_STATUS", "500", "503 or 429"),
         ("MOORING_BUFFER_STREAMS", "maybe", "true or false"),
         ("MOORING_RESPONSE_SECONDS", "0", "more than 0"),
+        ("MOORING_HEADER_BYTES", "16777216", "8,388,608 at most"),
         ("MOORING_MODEL_NAME", "a/b", "letters, digits"),
     ],
 )

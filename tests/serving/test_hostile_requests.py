@@ -28,7 +28,7 @@ RAISES = (
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, root: Path) -> RunningServer:
+def server(start_server: Servers, root: Path, fronts: int) -> RunningServer:
     server = start_server(
         root,
         max_body_bytes=MAX_BODY,
@@ -38,6 +38,7 @@ def server(start_server: Servers, root: Path) -> RunningServer:
         chunk_count=1000,
         header_count=20,
         header_bytes=4000,
+        fronts=fronts,
     )
     assert server.load("m", scale_model(root / "m")).status_code == 200
     assert server.load("code", code_model(root / "code", RAISES)).status_code == 200
@@ -371,7 +372,7 @@ BAD = [
 
 
 @pytest.fixture(scope="module")
-def bad_models(server: RunningServer, root: Path) -> None:
+def bad_models(root: Path) -> None:
     (root / "empty").mkdir()
     (root / "link").symlink_to("/etc")
     (root / "damaged").mkdir()

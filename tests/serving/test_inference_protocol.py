@@ -25,8 +25,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, root: Path) -> RunningServer:
-    return start_server(root, "repository", eviction="reuse")
+def server(start_server: Servers, root: Path, fronts: int) -> RunningServer:
+    return start_server(root, "repository", eviction="reuse", fronts=fronts)
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,18 @@ import pytest
 from models import scale_model
 from servers import RunningServer, Servers, read_all, sending, wait_until
 
+from mooring.serving.settings import Limits
+
 MAX_BODY = 100_000
+HEADER_BYTES = Limits().header_bytes
 # A query takes a request out of the express lane without changing what is asked.
 LANES = ("", "?ordinary")
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+def server(start_server: Servers, tmp_path_factory: pytest.TempPathFactory, fronts: int) -> RunningServer:
     root = tmp_path_factory.mktemp("models")
-    server = start_server(root, max_body_bytes=MAX_BODY, header_seconds=1.0, keep_alive_seconds=2.0)
+    server = start_server(root, max_body_bytes=MAX_BODY, header_seconds=1.0, keep_alive_seconds=2.0, fronts=fronts)
     assert server.load("m", scale_model(root / "m")).status_code == 200
     return server
 
@@ -190,6 +193,20 @@ def test_body_that_trickles_is_given_up(server: RunningServer, lane: str) -> Non
 def test_hostile_head_is_refused_and_the_server_goes_on(server: RunningServer, head: bytes, status: int) -> None:
     assert parse(server.raw(head))[0] == status
     assert server.client.get("/ping").status_code == 200
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("count", [1, 120])
+def test_head_of_all_the_bytes_that_are_allowed_reaches_the_model(server: RunningServer, lane: str, count: int) -> None:
+    """One byte more is refused, and neither leaves anything behind."""
+    path, body = f"/models/m/invoke{lane}", b"[[1,2,3]]"
+    counted = len(path + "content-length9" + "connectionclose") + count * len("x-000")
+    for size, status in ((HEADER_BYTES, 200), (HEADER_BYTES + 1, 431)):
+        each, more = divmod(size - counted, count)
+        headers = [f"x-{index:03}: {'v' * (each + (more if index == 0 else 0))}\r\n" for index in range(count)]
+        first = f"POST {path} HTTP/1.1\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+        assert parse(server.raw(f"{first}{''.join(headers)}\r\n".encode() + body))[0] == status
+    wait_until(lambda: server.client.get("/models/m").json()["inFlight"] == 0)
 
 
 @pytest.mark.parametrize("wanted", ["websocket", "h2c"])

@@ -20,9 +20,10 @@ def transform_fn(model, body, content_type, accept, context):
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+def server(start_server: Servers, tmp_path_factory: pytest.TempPathFactory, fronts: int) -> RunningServer:
     root = tmp_path_factory.mktemp("models")
-    server = start_server(root, variables={"MOORING_LOG_FORMAT": "json"}, log_format="json", access_log=True)
+    variables = {"MOORING_LOG_FORMAT": "json"}
+    server = start_server(root, variables=variables, log_format="json", access_log=True, fronts=fronts)
     assert server.load("code", code_model(root / "code", CODE)).status_code == 200
     assert server.load("scale", scale_model(root / "scale")).status_code == 200
     return server

@@ -14,8 +14,8 @@ SLOW = (
 
 
 @pytest.fixture
-def server(start_server: Servers, tmp_path: Path) -> RunningServer:
-    server = start_server(tmp_path, budget_bytes=2 << 30)
+def server(start_server: Servers, tmp_path: Path, fronts: int) -> RunningServer:
+    server = start_server(tmp_path, budget_bytes=2 << 30, fronts=fronts)
     assert server.load("scale", scale_model(tmp_path / "scale")).status_code == 200
     assert server.load("slow", code_model(tmp_path / "slow", SLOW)).status_code == 200
     return server

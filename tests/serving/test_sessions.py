@@ -32,10 +32,15 @@ def transform_fn(model, body, content_type, accept, context):
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+def server(start_server: Servers, tmp_path_factory: pytest.TempPathFactory, fronts: int) -> RunningServer:
     root = tmp_path_factory.mktemp("models")
     server = start_server(
-        root, enable_stateful_sessions=True, sessions_path=str(root / ".sessions"), workers=3, spool_bytes=1000
+        root,
+        enable_stateful_sessions=True,
+        sessions_path=str(root / ".sessions"),
+        workers=3,
+        spool_bytes=1000,
+        fronts=fronts,
     )
     assert server.load("m", code_model(root / "m", CODE)).status_code == 200
     return server

@@ -60,8 +60,8 @@ async def transform_fn(model, body, content_type, accept):
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, root: Path) -> RunningServer:
-    server = start_server(root)
+def server(start_server: Servers, root: Path, fronts: int) -> RunningServer:
+    server = start_server(root, fronts=fronts)
     assert server.load("m", code_model(root / "m", CODE)).status_code == 200
     return server
 

@@ -49,10 +49,13 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Servers, collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+def server(
+    start_server: Servers, collector: Collector, tmp_path_factory: pytest.TempPathFactory, fronts: int
+) -> RunningServer:
     root = tmp_path_factory.mktemp("models")
     endpoint = f"http://127.0.0.1:{collector.server_port}"
-    server = start_server(root, variables={"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"})
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    server = start_server(root, variables=variables, fronts=fronts)
     assert server.load("m", scale_model(root / "m")).status_code == 200
     failing = code_model(root / "failing", "def model_fn(d): return None\ndef transform_fn(*given): raise KeyError\n")
     assert server.load("failing", failing).status_code == 200

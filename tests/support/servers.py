@@ -62,7 +62,10 @@ class RunningServer:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.client = self.new_client()
+
+    def new_client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
     def load(self, name: str, url: Path) -> httpx.Response:
         return self.client.post("/models", json={"model_name": name, "url": str(url)})
@@ -94,6 +97,12 @@ class RunningServer:
     def wait_until_healthy(self) -> None:
         wait_until(lambda: self.process.poll() is not None or self.ping_status() == 200, START_TIMEOUT_S)
         assert self.process.poll() is None, self.log.read_text()
+
+    def wait_for_fronts(self, count: int) -> None:
+        """Until they are there the front door answers by itself, so connections from before are given up."""
+        wait_until(lambda: f"mooring_fronts {count:.1f}\n" in self.client.get("/metrics").text, START_TIMEOUT_S)
+        self.client.close()
+        self.client = self.new_client()
 
     def ping_status(self) -> int:
         """The status of /ping, 0 where nobody listens."""
@@ -203,6 +212,8 @@ class Servers:
         self._running.append(server)
         if healthy:
             server.wait_until_healthy()
+            if limits.get("fronts"):
+                server.wait_for_fronts(limits["fronts"])
         return server
 
     @property
