@@ -138,7 +138,7 @@ class HostPool:
         return [*(zygote.pid for zygote in self._zygotes.values()), *self._links, *self._others]
 
     def execute(self, module: str, handles: Sequence[int]) -> "tuple[int, asyncio.Future[int]]":
-        """Execute a module that holds no models, with descriptors, of which the last tells it when to end.
+        """Execute a module that holds no models, with descriptors and one more that tells it when to end.
 
         Returns its pid, and what will be its wait status.
         """

@@ -121,7 +121,7 @@ def _fits(row: Row) -> Verdict:
 
 def _fronts(row: Row) -> Iterator[Verdict]:
     cores = row.machine["cores"]
-    what = f"requests/s on {cores} cores with fronts, of as many times as many as on {fronts.FEW_CORES}"
+    what = f"requests/s with `--fronts` on {max(cores, fronts.LEAST_CORES)} cores, of linear from {fronts.FEW_CORES}"
     few = row.median(fronts.ON_FEW, fronts.CLIENTS, "rps")
     best = max(row.median(who, fronts.CLIENTS, "rps") or 0.0 for who in row.names if who != fronts.ON_FEW)
     linear = None if few is None else few * cores / fronts.FEW_CORES

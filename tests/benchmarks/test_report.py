@@ -29,6 +29,18 @@ def test_a_target_is_judged_by_the_ratio_of_medians() -> None:
     assert (unmeasured.measured, unmeasured.is_met) == (NOT_MEASURED, None)
 
 
+def test_fronts_are_judged_by_what_two_cores_do_where_there_are_eight() -> None:
+    def judged(cores: int, cells: dict[str, dict[str, list[dict[str, float]]]]) -> tuple[str, bool | None]:
+        kept = {"settings": ROUNDS, "machine": {"cores": cores}, "notes": {}, "cells": cells}
+        (verdict,) = verdicts(rows_of({"rows": {"fronts": kept}}))
+        return verdict.measured, verdict.is_met
+
+    cells = {"no fronts": {"64": cell(60)}, "2 fronts": {"64": cell(170)}}
+    assert judged(2, cells) == ("needs 8 cores", None)
+    assert judged(8, {**cells, "on 2 of the cores": {"64": cell(60)}}) == ("0.71 x", True)
+    assert judged(16, {**cells, "on 2 of the cores": {"64": cell(60)}}) == ("0.35 x", False)
+
+
 def test_what_is_just_missed_is_not_met() -> None:
     cells = {"Mooring": {"16": cell(94)}, "bare loop": {"16": cell(100)}}
     rows = rows_of({"rows": {"minilm": {"settings": {**ROUNDS, "clients": [16]}, "notes": {}, "cells": cells}}})

@@ -14,6 +14,8 @@ import pytest
 from models import code_model, scale_model
 from servers import RunningServer, Servers, alive, read_all, wait_until, working_beside
 
+from mooring.serving.fronts import FRONT_BYTES
+
 FRONTS = 2
 REQUEST = (
     b"POST /models/%b/invoke HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -207,6 +209,12 @@ def test_refusals_of_fronts_are_counted_with_those_of_the_front_door(start_serve
     name = 'mooring_errors_total{error="%s",status="%d"}'
     wait_until(lambda: sample(server, name % ("RequestEntityTooLargeException", 413)) == 4)
     assert sample(server, name % ("ModelNotFoundException", 404)) == 4
+
+
+def test_fronts_have_their_memory_from_what_models_may_have(server: RunningServer, start_server: Servers) -> None:
+    alone = start_server(server.log.parent)
+    budget = 'mooring_memory_bytes{what="budget"}'
+    assert sample(alone, budget) - sample(server, budget) == FRONTS * FRONT_BYTES
 
 
 def test_connections_wait_while_no_descriptor_is_left(server: RunningServer) -> None:
