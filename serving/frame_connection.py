@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
 from typing import cast
 
-from .frames import LARGE_BYTES, SOCKET_BYTES, FrameReader, encode, encode_head
+from .frames import LARGE_BYTES, SOCKET_BYTES, Fields, FrameError, FrameReader, encode, encode_head
 
 
-class FrameConnection(asyncio.Protocol):
-    """Writes frames; who inherits reads them."""
+class FrameConnection(asyncio.Protocol, ABC):
+    """Sends frames, and gives those that arrive to who inherits."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -21,6 +22,23 @@ class FrameConnection(asyncio.Protocol):
         """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Read the frames that have arrived."""
+        try:
+            arrived = self._reader.feed(data)
+        except FrameError:
+            self._distrust()
+        else:
+            self._take(arrived)
+
+    @abstractmethod
+    def _take(self, arrived: list[Fields]) -> None:
+        """Do what frames say."""
+
+    def _distrust(self) -> None:
+        """End a connection whose other side sends what is no frame."""
+        self.close()
 
     @property
     def is_alive(self) -> bool:

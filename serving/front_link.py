@@ -10,7 +10,7 @@ import orjson
 from . import relay
 from .door import Door
 from .frame_connection import FrameConnection
-from .frames import INFER, FrameError, Kind
+from .frames import INFER, Fields, Kind
 from .relayed import RelayedInvocation, RelayedRequest
 from .request_ids import Application
 
@@ -31,13 +31,8 @@ class FrontLink(FrameConnection):
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def _take(self, arrived: list[Fields]) -> None:
         """Begin the requests that have arrived."""
-        try:
-            arrived = self._reader.feed(data)
-        except FrameError:
-            self.close()
-            return
         for kind, number, lane, meta, body in arrived:
             if kind == INFER and lane == relay.EXPRESS:
                 invocation = RelayedInvocation(self, number, relay.read_express_meta(meta), body)

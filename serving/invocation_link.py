@@ -7,7 +7,7 @@ from time import monotonic
 
 from .errors import RemoteError
 from .frame_connection import FrameConnection
-from .frames import ANSWER, INFER, FrameError, Kind
+from .frames import ANSWER, INFER, Fields, Kind
 from .invocation import Invocation
 
 # Who sends invocations looks out for answers, and for the requests that follow them, while so many are under way at
@@ -70,13 +70,8 @@ class InvocationLink(FrameConnection):
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def _take(self, arrived: list[Fields]) -> None:
         """Deliver the answers that have arrived."""
-        try:
-            arrived = self._reader.feed(data)
-        except FrameError:
-            self._distrust()
-            return
         self.heard = self._loop.time()
         in_flight = self.in_flight
         invocation: Invocation | None = None
@@ -116,7 +111,3 @@ class InvocationLink(FrameConnection):
 
     def _read_rare(self, kind: int, frame_id: int, meta: bytes, body: bytes) -> None:
         """Take what is no answer to an invocation."""
-
-    def _distrust(self) -> None:
-        """End a connection whose other side sends what is no frame."""
-        self.close()

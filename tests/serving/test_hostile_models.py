@@ -196,12 +196,12 @@ def kill_as_data(server: RunningServer, root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [kill_as_code, kill_as_data])
-def test_one_model_that_kills_its_host_each_time_costs_a_hundred_others_nothing(
+def test_one_model_that_kills_its_host_each_time_costs_a_thousand_others_nothing(
     start_server: Servers, tmp_path: Path, kill: object
 ) -> None:
     """A death is laid to the request that was running, not to those that waited behind it."""
     server = start_server(tmp_path)
-    names = [f"m{number}" for number in range(100)]
+    names = [f"m{number}" for number in range(1000)]
     for name in names:
         assert server.load(name, scale_model(tmp_path / name)).status_code == 200
     assert callable(kill)

@@ -45,6 +45,15 @@ class InlineExecutor(ThreadPoolExecutor):
         return done
 
 
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock moves when it is told, so that what depends on ages is the same whenever it is tried."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
 class StandInHost:
     """A host whose loads end when it is told, and whose requests are answered when they are."""
 
@@ -191,7 +200,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @initialize(eviction=st.sampled_from(Eviction))
     def begin(self, eviction: Eviction) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = SteppedLoop()
         self.loop.set_default_executor(InlineExecutor())
         self.pool = StandInPool()
         self.table = CheckedTable(BUDGET, eviction)
@@ -212,7 +221,8 @@ class CatalogMachine(RuleBasedStateMachine):
         return SizedChoice(HandlerKind.ONNX, path, (), "made up", ModelConfig(), isolation=isolation, size=size)
 
     def _go_on(self) -> None:
-        """Let everything happen that can without a host's doing."""
+        """Let everything happen that can without a host's doing, a millisecond later."""
+        self.loop.now += 0.001
 
         async def turns() -> None:
             for _ in range(30):
