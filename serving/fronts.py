@@ -141,14 +141,21 @@ class Fronts:
         """Start another front for one that has ended, later and later if they keep ending before they are ready."""
         await asyncio.wait([front.exit_status], timeout=EXIT_STATUS_WAIT_S)
         if not front.exit_status.done():
-            _signal(front, signal.SIGKILL)  # it hung up but lives
+            with suppress(ProcessLookupError):
+                os.kill(front.pid, signal.SIGKILL)  # it hung up but lives
         self._fronts.remove(front)
         self._door.front_deaths += 1
-        delay = min(LONGEST_RESTART_WAIT_S, FIRST_RESTART_WAIT_S * 2**self._failed)
-        self._failed += 1
-        logger.error("Front %d %s; another starts in %.1f s.", front.pid, in_words(front.exit_status), delay)
-        await asyncio.sleep(delay)
-        await self._start_one()
+        logger.error("Front %d %s; another takes its place.", front.pid, in_words(front.exit_status))
+        while True:
+            delay = min(LONGEST_RESTART_WAIT_S, FIRST_RESTART_WAIT_S * 2.0**self._failed)
+            self._failed += 1
+            await asyncio.sleep(delay)
+            try:
+                await self._start_one()
+            except OSError as error:  # no descriptor or memory is left for the moment
+                logger.warning("No front can be started: %s", error)
+            else:
+                return
 
     async def close(self, seconds: float, is_forced: Callable[[], bool]) -> None:
         """Accept nothing more, and return when every front has answered what it was asked, or after so long."""
@@ -164,8 +171,3 @@ class Fronts:
         waiting = {front.exit_status for front in self._fronts}
         while waiting and not is_forced() and self._loop.time() < limit:
             _, waiting = await asyncio.wait(waiting, timeout=0.1)
-
-
-def _signal(front: Front, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(front.pid, number)

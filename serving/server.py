@@ -155,9 +155,10 @@ class Server(LaneServer):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let requests finish, then end every process."""
         logger.info("Stopping: requests under way have %d s.", SHUTDOWN_DRAIN_S)
-        if self._fronts is not None:
-            await self._fronts.close(SHUTDOWN_DRAIN_S, lambda: self.force_exit)
-        await super().shutdown(sockets)
+        drains = [super().shutdown(sockets)]
+        if self._fronts is not None:  # first: it lets go of the sockets that are then closed
+            drains.insert(0, self._fronts.close(SHUTDOWN_DRAIN_S, lambda: self.force_exit))
+        await asyncio.gather(*drains)
         self._upkeep.close()
         self._catalog.close()
         await self._pool.close()

@@ -228,6 +228,39 @@ def test_connections_wait_while_no_descriptor_is_left(server: RunningServer) -> 
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
 
 
+def test_front_that_cannot_be_started_is_tried_again(server: RunningServer) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (1, before[1]))
+    fronts(server)[0].kill()
+    wait_until(lambda: "No front can be started" in server.log.read_text())
+    process.rlimit(psutil.RLIMIT_NOFILE, before)
+    wait_until(lambda: sample(server, "mooring_fronts") == FRONTS)
+
+
+def test_connections_of_the_front_door_do_not_wait_for_those_of_fronts_to_be_told(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    """All have the same 25 seconds from the signal on, whoever has taken them."""
+    folder = code_model(tmp_path / "waits", WAITS)
+    assert server.load("waits", folder).status_code == 200
+    killed = fronts(server)
+    for process in killed:
+        process.kill()
+    wait_until(lambda: not alive(killed))
+    with server.connect() as own:
+        wait_until(lambda: held_by(psutil.Process(server.process.pid), [own]) == 1)
+        wait_until(lambda: sample(server, "mooring_fronts") == FRONTS)
+        with server.connect() as busy:
+            busy.sendall(request(1, "waits"))
+            wait_until((folder / "begun-1").exists)
+            server.process.send_signal(signal.SIGTERM)
+            assert read_all(own) == b""
+            (folder / "go").touch()
+            assert read_all(busy)[:12] == b"HTTP/1.1 200"
+    assert server.process.wait(30) == 0
+
+
 def test_front_door_answers_what_fronts_that_stand_still_have_no_room_for(server: RunningServer) -> None:
     """What they have been given already they answer when they go on."""
     stopped = fronts(server)
