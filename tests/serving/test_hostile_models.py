@@ -16,7 +16,7 @@ import psutil
 import pytest
 from disks import can_mount, small_disk
 from models import code_model, quotient_model, scale_model
-from servers import RunningServer, Servers, wait_until, working_beside
+from servers import RunningServer, Servers, alive, wait_until, working_beside
 
 from benchmarks.memory_limits import can_limit_memory, memory_limit
 
@@ -133,7 +133,7 @@ def test_what_code_has_started_ends_with_its_process(server: RunningServer, code
     own = psutil.Process(run(server, "answer = os.getpid()").json())
     assert child.ppid() == own.pid
     own.kill()
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not alive([child]))
     assert run(server, "answer = 7").json() == 7
 
 

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from models import code_model, scale_model
-from servers import RunningServer, Servers, wait_until
+from servers import RunningServer, Servers, alive, wait_until
 
 from mooring.serving.model_client import AddressError, ModelClient, UnreachableServerError
 from mooring.serving.records import Split, Strategy
@@ -330,7 +330,7 @@ def test_interrupted_job_leaves_no_process_and_no_half_file_and_goes_on_later(
         process.send_signal(number)
         code = process.wait(10)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
+    wait_until(lambda: not alive(children), 20)
     finished = [path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
     assert finished == ["a.csv.out"]
     if number != signal.SIGKILL:

@@ -88,7 +88,11 @@ class RunningServer:
 
     def hosts(self) -> list[psutil.Process]:
         """The host processes: grandchildren, by way of the zygote."""
-        return [child for zygote in psutil.Process(self.process.pid).children() for child in zygote.children()]
+        hosts = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # it may go between the two questions
+                hosts += child.children()
+        return hosts
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 40) -> int:
         self.process.send_signal(number)
