@@ -25,7 +25,8 @@ class Admission:
 
     async def check(self, request: Request) -> None:
         """Raise `AdminRefusedError` or `AdminTokenError` unless the request is allowed. For FastAPI's `Depends`."""
-        is_local = request.client is None or is_loopback(request.client.host)
+        # A client that has reset its connection has no address any more, wherever it was.
+        is_local = request.client is not None and is_loopback(request.client.host)
         if is_local and not is_forwarded(request):
             return
         if self.token:

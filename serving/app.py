@@ -13,6 +13,7 @@ import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.params import Depends as Dependency
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
 from mooring import __version__
@@ -31,6 +32,7 @@ from .resident import describe_resident
 from .upkeep import Upkeep
 
 PAGE_SIZE = 100
+MOST_TOKEN_DIGITS = 18
 KINDS = {404: "ResourceNotFoundException", 405: "MethodNotAllowedException", 422: "BadRequestException"}
 # The platform multiplies payload and concurrency, and allows this much.
 MOST_BATCH_MB = 100
@@ -72,6 +74,10 @@ def _add_errors(app: FastAPI, door: Door) -> None:
     async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, MooringError)
         return refusal(door, request, error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def on_disconnect(_request: Request, _error: Exception) -> Response:
+        return Response()  # for nobody
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: Exception) -> Response:
@@ -210,7 +216,7 @@ def _workers(given: Any) -> int | None:
 
 
 def _page(records: list[ModelRecord], token: str, limit: int) -> dict[str, Any]:
-    if token and not token.isdecimal():
+    if token and not (token.isdecimal() and len(token) <= MOST_TOKEN_DIGITS):
         raise RequestError(f'next_page_token is "{token}"; expected the token of an earlier answer.')
     start = int(token or 0)
     page: dict[str, Any] = {

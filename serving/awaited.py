@@ -142,12 +142,15 @@ async def unless_client_leaves(invocation: AwaitedInvocation, request: Request) 
 async def read_body(request: Request, door: Door) -> Body:
     """Return the body. Raises `BodyTooLargeError` as soon as it is over the limit, however it is sent."""
     limits = door.limits
-    body = Body(limits.spool_bytes)
-    async for piece in request.stream():
-        body.add(piece)
-        if body.size > limits.max_body_bytes:
-            body.discard()
-            raise BodyTooLargeError(limits.max_body_bytes)
+    body = Body(limits.spool_bytes, door.spool_folder)
+    try:
+        async for piece in request.stream():
+            body.add(piece)
+            if body.size > limits.max_body_bytes:
+                raise BodyTooLargeError(limits.max_body_bytes)
+    except BaseException:  # the client may leave before it is whole
+        body.discard()
+        raise
     return body
 
 

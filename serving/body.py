@@ -10,13 +10,14 @@ from .errors import SpoolError
 
 
 class Body:
-    """Collects the pieces of a body. `finish` ends it; `discard` deletes its file, whenever it is over."""
+    """Collects the pieces of a body. `finish` ends it; `discard` deletes its file in `folder`, whenever it is over."""
 
-    __slots__ = ("_file", "_path", "_pieces", "_spool_bytes", "size")
+    __slots__ = ("_file", "_folder", "_path", "_pieces", "_spool_bytes", "size")
 
-    def __init__(self, spool_bytes: int) -> None:
+    def __init__(self, spool_bytes: int, folder: Path) -> None:
         self.size = 0
         self._spool_bytes = spool_bytes
+        self._folder = folder
         self._pieces: list[bytes] = []
         self._file: BinaryIO | None = None
         self._path: Path | None = None
@@ -33,7 +34,7 @@ class Body:
 
     def _spill(self) -> None:
         try:
-            handle, name = tempfile.mkstemp(prefix="mooring-body-")
+            handle, name = tempfile.mkstemp(prefix="body-", dir=self._folder)
         except OSError as error:
             raise SpoolError(self.size, error.strerror or "it cannot be written") from error
         self._path = Path(name)

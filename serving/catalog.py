@@ -17,13 +17,13 @@ from mooring.handler.resolve import HandlerChoice, Isolation
 
 from .departures import Departures
 from .dispatch import Dispatch
-from .errors import ModelExistsError, ModelFilesError, ModelNotFoundError
+from .errors import MIB, InsufficientMemoryError, ModelExistsError, ModelFilesError, ModelNotFoundError
 from .host_link import HostLink
 from .lifecycle import State
 from .placement import LOAD_FAILURES, Placement
 from .pool import HostPool
 from .residency import ModelRecord, ResidencyTable
-from .resident import Resident
+from .resident import Resident, settle
 from .revival import Revival
 from .room import Room
 from .settings import Limits
@@ -60,7 +60,7 @@ class ModelCatalog:
         self.placement = Placement(pool, table)
         self.room = Room(limits.room_seconds)
         self._departures = Departures(self._residents, table, self.placement, limits.drain_seconds, self.spawn)
-        pool.settle = self.dispatch.settle
+        pool.settle = settle
         pool.on_tally = table.tallied
         revival = Revival(self._residents, table, self.dispatch, self.placement, self._begin_load, spawn=self.spawn)
         pool.on_death = revival.on_death
@@ -193,12 +193,18 @@ class ModelCatalog:
             now=self._loop.time(),
             workers=count,
         )
+        needed = count * self._table.estimate(record.kind, choice.artifact_bytes)
+        if record.bytes < needed:
+            logger.warning(
+                "Model '%s' may need %d MiB of memory; %d are free.", name, needed // MIB, record.bytes // MIB
+            )
         resident = Resident(
             record,
             choice,
             count,
             choice.isolation,
             config.response_seconds or limits.response_seconds,
+            limits.stream_seconds,
             config.load_seconds or limits.load_seconds,
             config.queue_length or limits.queue_length,
         )
@@ -227,7 +233,7 @@ class ModelCatalog:
                     raise LoadCancelledError(record.name)
                 record.enter(State.LOADING)
                 size = await self.placement.load(resident)
-        except LOAD_FAILURES as cause:
+        except Exception as cause:  # noqa: BLE001 - whatever it was, nobody is to wait for ever
             error = await self.placement.explain(resident, cause)
             self._load_failed(resident, error)
             if not loaded.done():
@@ -295,12 +301,29 @@ class ModelCatalog:
         resident = self.describe(name)
         if resident.loaded is not None:
             await asyncio.shield(resident.loaded)
+        before = resident.workers
+        if resident.is_ready and workers > before:
+            await self._check_room(resident, resident.bytes_a_host * (workers - before))
         resident.workers = workers
         try:
             await self.placement.adjust(resident)
         except LOAD_FAILURES as cause:
+            if workers > before:
+                resident.workers = max(before, len(resident.links) - resident.copies)
             raise await self.placement.explain(resident, cause) from cause
         return len(resident.links)
+
+    async def _check_room(self, resident: Resident, more: int) -> None:
+        """Raise `InsufficientMemoryError` if a model cannot have so many bytes more, also once copies are given up."""
+        try:
+            self._table.check_room(resident.record, more, await self._available(resident))
+        except InsufficientMemoryError:
+            if not await self.room.give_up_copies():
+                raise
+            self._table.check_room(resident.record, more, await self._available(resident))
+
+    async def _available(self, resident: Resident) -> int:
+        return await asyncio.to_thread(self._available_bytes, resident.choice)
 
     async def relocate(self, resident: Resident, link: HostLink) -> None:
         """Move a model out of a host without dropping a request: the new place answers before the old one goes."""

@@ -14,6 +14,7 @@ from . import request_ids
 from .door import Door
 from .errors import BodyTooLargeError
 from .express_cycle import ExpressCycle
+from .host_wire import WITHOUT_BODY
 from .http_errors import JSON_LINE, error_body
 from .observer import Observer
 
@@ -38,6 +39,7 @@ class Connection(HttpToolsProtocol):
         self._advancing = False
         self._refusal: bytes | None = None  # what is still to be said before closing
         self._lingering = False
+        self._unsent: int | None = None  # bytes that the client of a closed connection had still to take at `_since`
 
     # --- turns ------------------------------------------------------------------------------------------------------
 
@@ -108,6 +110,8 @@ class Connection(HttpToolsProtocol):
             cycle.id_line,
             b"" if keep_alive else CLOSE_LINE,
         )
+        if status in WITHOUT_BODY:  # which may not say how long it is: RFC 9110, 8.6
+            head = head.replace(b"content-length: 0\r\n", b"", 1)
         if self.door.observer is not None and not cycle.is_ping:
             self._observe(self.door.observer, cycle, status, lines, len(body))
         if len(body) > SEPARATE_WRITE_BYTES:
@@ -199,18 +203,26 @@ class Connection(HttpToolsProtocol):
         limits = self.door.limits
         elapsed = now - self._since
         if self.transport.is_closing():
-            if elapsed > limits.response_seconds:
-                self.transport.abort()  # closed long ago, but the client does not take what is left
+            self._check_reader(now)
         elif self._lingering:
             if elapsed > LINGER_S:
                 self.transport.close()
+        elif self._front is not None and not self._front.response_complete:
+            self._check_body(elapsed)
         elif self._in_head:
             if elapsed > limits.header_seconds:
                 self._refuse(408, "RequestTimeoutException", f"No complete head came in {limits.header_seconds:g} s.")
-        elif self._front is not None and not self._front.response_complete:
-            self._check_body(elapsed)
         elif elapsed > limits.keep_alive_seconds:
             self.transport.close()
+
+    def _check_reader(self, now: float) -> None:
+        """Cut a connection that is closed but for what its client has still to take, if it does not take it."""
+        limits = self.door.limits
+        unsent, elapsed = self.transport.get_write_buffer_size(), now - self._since
+        if self._unsent is None or self._unsent - unsent > elapsed * limits.body_bytes_per_second:
+            self._unsent, self._since = unsent, now
+        elif elapsed > limits.response_seconds:
+            self.transport.abort()
 
     def _check_body(self, elapsed: float) -> None:
         """Refuse a body that trickles in. A request that is complete is the catalog's to watch."""

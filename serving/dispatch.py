@@ -1,10 +1,12 @@
 """Requests on their way to models and back: leases, queues, deadlines, and the retry of what died with its host."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from mooring.contract.errors import MooringError
+from mooring.handler.errors import CancelledRequestError
 
 from .errors import (
     HostDiedError,
@@ -15,10 +17,12 @@ from .errors import (
     ResponseTimeoutError,
 )
 from .eviction import History
+from .frames import WINDOW_BYTES
+from .host_link import HostLink
 from .invocation import Invocation
 from .lifecycle import State
 from .pool import HostDeath, HostPool
-from .resident import Resident
+from .resident import Resident, settle
 
 # Attempts that a request gets when hosts die with it inside.
 MOST_ATTEMPTS = 2
@@ -76,25 +80,10 @@ class Dispatch:
         invocation.started = monotonic()  # finer than the loop's clock, which counts milliseconds
         invocation.deadline = now + resident.response_seconds
 
-    def settle(self, invocation: Invocation) -> None:
-        """Give back the lease of a request that is out."""
-        resident = invocation.resident
-        if resident is None:
-            return
-        invocation.resident = None
-        record = resident.record
-        record.leases -= 1
-        record.latency.observe(monotonic() - invocation.started)
-        if record.leases == 0 and resident.idle is not None and not resident.idle.done():
-            resident.idle.set_result(None)
-
     def send_waiting(self, resident: Resident) -> None:
-        """Send the requests that waited for a load, unless nobody wants their answers any more."""
+        """Send the requests that waited for a load."""
         waiting, resident.waiting = resident.waiting, []
         for invocation in waiting:
-            if invocation.is_abandoned:
-                self.settle(invocation)
-                continue
             invocation.deadline = self._time() + resident.response_seconds
             resident.least_busy().infer(resident.record.number, invocation)
 
@@ -105,7 +94,7 @@ class Dispatch:
             self._fail(invocation, error)
 
     def _fail(self, invocation: Invocation, error: MooringError) -> None:
-        self.settle(invocation)
+        settle(invocation)
         if invocation.has_begun:
             invocation.break_off(error)
         else:
@@ -114,19 +103,26 @@ class Dispatch:
     # --- deadlines --------------------------------------------------------------------------------------------------
 
     def check_deadlines(self) -> None:
-        """Answer requests whose time is up; stop hosts that have been silent for that long, for they hang."""
+        """Answer requests whose time is up; stop hosts that have said nothing for long enough, for they hang."""
         now = self._time()
         for link in self._pool.links:
-            if not link.in_flight:
-                continue
+            inside = tuple(link.in_flight.values())
+            if all(_waits_for_client(invocation) for invocation in inside):
+                link.heard = now  # its silence begins when one of them reads on, or another request comes
             late = link.take_overdue(now)
+            if late and not link.ending and now - link.heard >= _patience(inside):
+                self._blame(link, late)
+                self._pool.end(link, HUNG)
             for invocation in late:
-                resident = invocation.resident
-                seconds = 0.0 if resident is None else resident.response_seconds
-                if resident is not None and now - link.heard >= seconds and not link.ending:
-                    resident.record.deaths += 1
-                    self._pool.end(link, HUNG)
-                self._fail(invocation, ResponseTimeoutError(invocation.name, seconds))
+                self._fail(invocation, ResponseTimeoutError(invocation.name, _seconds_allowed(invocation, now)))
+
+    def _blame(self, link: HostLink, late: Sequence[Invocation]) -> None:
+        """Count a death for the models of late requests that a hanging host runs: the others only wait in it."""
+        running = self._pool.running_in(link)
+        suspects = [one for one in late if one.frame_id in running] if running else late
+        for resident in {invocation.resident for invocation in suspects} - {None}:
+            assert resident is not None
+            resident.record.deaths += 1
 
     # --- deaths -----------------------------------------------------------------------------------------------------
 
@@ -135,7 +131,8 @@ class Dispatch:
 
         What only waited inside is sent again as often as it takes. The host's models have left it by now.
         """
-        suspects = [invocation for invocation in death.inside if invocation.frame_id in death.running] or death.inside
+        running = death.running
+        suspects = [one for one in death.inside if one.frame_id in running] if running else death.inside
         for invocation in suspects:
             invocation.attempts += 1
         for resident in {invocation.resident for invocation in suspects}:
@@ -154,7 +151,9 @@ class Dispatch:
         """Send a request to another host of its model, or keep it until the model is loaded again, if it will be."""
         resident = invocation.resident
         assert resident is not None
-        if resident.record.state is not State.READY:
+        if invocation.is_abandoned:
+            self._fail(invocation, CancelledRequestError())
+        elif resident.record.state is not State.READY:
             self._tell_of_death(invocation, death)
         elif resident.links:
             resident.least_busy().infer(resident.record.number, invocation)
@@ -166,6 +165,29 @@ class Dispatch:
             self._fail(invocation, HostOutOfMemoryError(invocation.name))
         else:
             self._fail(invocation, HostDiedError(invocation.name, death.how))
+
+
+def _patience(inside: Sequence[Invocation]) -> float:
+    """How long a host may say nothing: as long as any of its requests may take. For ever, if all wait for clients."""
+    computing = (invocation for invocation in inside if not _waits_for_client(invocation))
+    return max(map(_response_seconds, computing), default=math.inf)
+
+
+def _waits_for_client(invocation: Invocation) -> bool:
+    """Whether a stream goes on only when its client has taken some of it."""
+    return invocation.unread >= WINDOW_BYTES
+
+
+def _response_seconds(invocation: Invocation) -> float:
+    return 0.0 if invocation.resident is None else invocation.resident.response_seconds
+
+
+def _seconds_allowed(invocation: Invocation, now: float) -> float:
+    """Return the time that a late request had: that of a stream, if it was one and did not fall silent before."""
+    resident = invocation.resident
+    if resident is not None and invocation.has_begun and invocation.deadline <= now:
+        return max(resident.stream_seconds, resident.response_seconds)
+    return _response_seconds(invocation)
 
 
 def _not_found(invocation: Invocation, reason: str) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from mooring.contract.errors import MooringError
 
@@ -54,6 +55,7 @@ class Door:
     default_accept: str
     single_model: str | None  # what /invocations means; None in multi-model mode
     sessions: Sessions
+    spool_folder: Path  # for bodies that are too large to keep
     observer: Observer | None = None
     answers_pings: bool = True  # in the express lane; who knows nothing of models leaves them to who does
     default_lines: bytes = b""  # the header lines that every answer has: the date

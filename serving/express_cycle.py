@@ -40,7 +40,8 @@ class ExpressCycle(Invocation):
     def collect(self, declared: int) -> None:
         """Make ready for a body that comes in pieces."""
         self.declared = declared
-        self.pieces = Body(self.connection.door.limits.spool_bytes)
+        door = self.connection.door
+        self.pieces = Body(door.limits.spool_bytes, door.spool_folder)
 
     @property
     def is_too_large(self) -> bool:

@@ -21,6 +21,9 @@ LARGE_BYTES = 1 << 16
 # What a socket between the two may hold for its reader; the kernel gives less where its limit is lower. With its
 # default, a picture as an array of numbers takes a dozen wake-ups to cross.
 SOCKET_BYTES = 1 << 22
+# What may be under way to the client of one stream: enough to keep a link busy, little enough for thousands of slow
+# readers.
+WINDOW_BYTES = 1 << 20
 # Larger than any body the front door lets in by far; anything above means that the two sides are out of step.
 MAX_FRAME_BYTES = 1 << 31
 

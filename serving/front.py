@@ -6,11 +6,15 @@ clients ask goes there as frames. It ends when the front door does, and drains w
 
 import asyncio
 import json
+import logging
 import os
+import resource
+import select
 import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import orjson
@@ -29,10 +33,14 @@ from .observer import Observer
 from .sessions import Sessions
 from .settings import Limits
 
+logger = logging.getLogger(__name__)
+
 # A packet on the channel holds the terms, or one byte beside the descriptors of connections.
 MOST_TERMS_BYTES = 1 << 16
 MOST_HANDLES = 64
 TELL_S = 1.0
+# Descriptors that are not for connections: of the channel, of the loop, and of bodies on their way to disk.
+SPARE_DESCRIPTORS = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class FrontTerms:
 
     limits: Limits
     single_model: str | None
+    spool_folder: str
 
     def encode(self) -> bytes:
         """Return them as they travel. What opens the admin routes stays at home, where they are answered."""
@@ -51,7 +60,7 @@ class FrontTerms:
     def decode(cls, packet: bytes) -> Self:
         """Return what was encoded."""
         told = json.loads(packet)
-        return cls(Limits(**told["limits"]), told["single_model"])
+        return cls(Limits(**told["limits"]), told["single_model"], told["spool_folder"])
 
 
 class FrontServer(LaneServer):
@@ -63,6 +72,7 @@ class FrontServer(LaneServer):
         self._channel = channel
         self._socket = home
         self._home: HomeLink
+        self._most_connections = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Connect to the front door, then say that connections may come."""
@@ -76,6 +86,7 @@ class FrontServer(LaneServer):
             default_accept=limits.default_accept,
             single_model=self._terms.single_model,
             sessions=Sessions(limits),
+            spool_folder=Path(self._terms.spool_folder),
             observer=Observer.open(limits, os.environ),
             answers_pings=False,
         )
@@ -85,20 +96,40 @@ class FrontServer(LaneServer):
         self._channel.setblocking(False)
         loop.add_reader(self._channel.fileno(), self._take_connections)
         self._spawn(self._tell_now_and_then())
-        self._home.greet()
 
-    def _take_connections(self) -> None:
+    def _take_connections(self) -> list[asyncio.Task[None]]:
+        """Take those that have come; when the tasks returned are done, they are this server's."""
+        loop = asyncio.get_running_loop()
+        taken: list[asyncio.Task[None]] = []
         while True:
+            is_full = len(self.server_state.connections) + len(taken) >= self._most_connections
+            if is_full and not self._has_hung_up():
+                # What more come wait on the channel, and once that is full, with the other fronts and the front door.
+                logger.warning("No more than %d connections fit into the limit of descriptors.", self._most_connections)
+                loop.remove_reader(self._channel.fileno())
+                loop.call_later(TELL_S, self._take_again)
+                return taken
             try:
                 packet, handles, _, _ = socket.recv_fds(self._channel, 1, MOST_HANDLES)
             except BlockingIOError:
-                return
-            for handle in handles:
-                self.adopt(socket.socket(fileno=handle))
+                return taken
+            if packet and not handles:
+                logger.error("A connection was lost: no descriptor is left for it.")
+            taken += [self.adopt(socket.socket(fileno=handle)) for handle in handles]
             if not packet:
-                asyncio.get_running_loop().remove_reader(self._channel.fileno())
+                loop.remove_reader(self._channel.fileno())
                 self.should_exit = True
-                return
+                return taken
+
+    def _has_hung_up(self) -> bool:
+        """Whether the front door has, or this process itself: then what is on the channel is all that comes."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def _take_again(self) -> None:
+        if not self.should_exit:
+            asyncio.get_running_loop().add_reader(self._channel.fileno(), self._take_connections)
 
     async def _relay(
         self,
@@ -125,20 +156,20 @@ class FrontServer(LaneServer):
 
     async def _tell_now_and_then(self) -> None:
         while True:
+            self._tell()
             await asyncio.sleep(TELL_S)
-            self._tell_refused()
 
-    def _tell_refused(self) -> None:
-        """Have the front door count what was refused here."""
-        if self._door.refused:
-            self._home.tell_refused(orjson.dumps([[*key, count] for key, count in self._door.refused.items()]))
-            self._door.refused.clear()
+    def _tell(self) -> None:
+        """Have the front door count what was refused here, and know that this process goes on."""
+        self._home.tell(orjson.dumps([[*key, count] for key, count in self._door.refused.items()]))
+        self._door.refused.clear()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was asked, then end."""
-        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        self._channel.shutdown(socket.SHUT_RD)  # the front door gives what comes from now on to others
+        await asyncio.gather(*self._take_connections())
         await super().shutdown(sockets)
-        self._tell_refused()
+        self._tell()
         if self._door.observer is not None:
             await asyncio.to_thread(self._door.observer.close)
 

@@ -16,15 +16,15 @@ from .request_ids import Application
 
 
 class FrontLink(FrameConnection):
-    """Answers what a front asks. `on_ready()` is called when it can take connections, `on_lost()` when it has ended."""
+    """Answers what a front asks. `on_sign()` is called when it says that it goes on, `on_lost()` when it has ended."""
 
     def __init__(
-        self, door: Door, application: Application, on_ready: Callable[[], None], on_lost: Callable[[], None]
+        self, door: Door, application: Application, on_sign: Callable[[], None], on_lost: Callable[[], None]
     ) -> None:
         super().__init__()
         self.door = door
         self._application = application
-        self._on_ready = on_ready
+        self._on_sign = on_sign
         self._on_lost = on_lost
         self._asked: dict[int, RelayedInvocation | RelayedRequest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,8 +64,7 @@ class FrontLink(FrameConnection):
         elif kind == Kind.TALLY:
             for status, error, count in orjson.loads(body):
                 self.door.refused[status, error] += count
-        elif kind == Kind.DONE:
-            self._on_ready()
+            self._on_sign()
 
     # --- answers ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from .door import Door
 from .front import FrontTerms
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 # What each takes of the memory that models could have.
 FRONT_BYTES = 32 << 20
+# How often each is looked at, and how many looks it may be silent; it says something every second. Looks are counted,
+# not seconds: where a container is paused, all of it is.
+LOOK_S = 1.0
+MOST_SILENT_LOOKS = 30
 # Connections accepted before something else has its turn, and how long none are when no descriptor is left.
 MOST_AT_ONCE = 64
 PAUSE_S = 1.0
@@ -36,6 +41,8 @@ class Front:
     exit_status: "asyncio.Future[int]"
     channel: socket.socket = field(repr=False)  # on which it is given connections
     is_ready: bool = False
+    has_spoken: bool = False  # since the last look
+    silent_looks: int = 0
 
 
 class Fronts:
@@ -48,7 +55,7 @@ class Fronts:
         pool: HostPool,
         door: Door,
         application: Application,
-        adopt: Callable[[socket.socket], None],
+        adopt: Callable[[socket.socket], object],
     ) -> None:
         self._count = count
         self._terms = terms.encode()
@@ -73,6 +80,7 @@ class Fronts:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
         for _ in range(self._count):
             await self._start_one()
+        self._spawn(self._watch())
 
     async def _start_one(self) -> None:
         channel, their_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -85,14 +93,33 @@ class Fronts:
         self._fronts.append(front)
 
         def link() -> FrontLink:
-            return FrontLink(self._door, self._application, lambda: self._begin(front), lambda: self._on_lost(front))
+            return FrontLink(self._door, self._application, partial(self._hear, front), partial(self._on_lost, front))
 
         await self._loop.create_unix_connection(link, sock=home)
 
-    def _begin(self, front: Front) -> None:
-        front.is_ready = True
-        self._door.fronts += 1
-        self._failed = 0
+    def _hear(self, front: Front) -> None:
+        """Know that a front can take connections, and goes on."""
+        front.has_spoken = True
+        if not front.is_ready:
+            front.is_ready = True
+            self._door.fronts += 1
+            self._failed = 0
+
+    async def _watch(self) -> None:
+        """End fronts that stand still: the connections they were given would, too."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for front in self._fronts:
+                front.silent_looks = 0 if front.has_spoken else front.silent_looks + 1
+                front.has_spoken = False
+                if front.silent_looks == MOST_SILENT_LOOKS:
+                    logger.error("Front %d has not been heard of for %g s.", front.pid, MOST_SILENT_LOOKS * LOOK_S)
+                    _kill(front)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -133,16 +160,13 @@ class Fronts:
         front.is_ready = False
         front.channel.close()
         if not self._is_closing:
-            task = self._loop.create_task(self._replace(front))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._replace(front))
 
     async def _replace(self, front: Front) -> None:
         """Start another front for one that has ended, later and later if they keep ending before they are ready."""
         await asyncio.wait([front.exit_status], timeout=EXIT_STATUS_WAIT_S)
         if not front.exit_status.done():
-            with suppress(ProcessLookupError):
-                os.kill(front.pid, signal.SIGKILL)  # it hung up but lives
+            _kill(front)  # it hung up but lives
         self._fronts.remove(front)
         self._door.front_deaths += 1
         logger.error("Front %d %s; another takes its place.", front.pid, in_words(front.exit_status))
@@ -171,3 +195,8 @@ class Fronts:
         waiting = {front.exit_status for front in self._fronts}
         while waiting and not is_forced() and self._loop.time() < limit:
             _, waiting = await asyncio.wait(waiting, timeout=0.1)
+
+
+def _kill(front: Front) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(front.pid, signal.SIGKILL)

@@ -20,13 +20,9 @@ class HomeLink(InvocationLink):
         super().__init__(os.getppid())
         self._on_lost = on_lost
 
-    def greet(self) -> None:
-        """Say that connections may come."""
-        self._tell(Kind.DONE, 0)
-
-    def tell_refused(self, report: bytes) -> None:
-        """Say how many requests were refused here, by status and reason."""
-        self._tell(Kind.TALLY, 0, body=report)
+    def tell(self, refused: bytes) -> None:
+        """Say that connections may come, and how many requests were refused here since the last time."""
+        self._tell(Kind.TALLY, 0, body=refused)
 
     def invoke(self, invocation: Invocation) -> None:
         """Send a request for a model. The front door names it."""

@@ -27,7 +27,7 @@ from mooring.runner.parentage import die_with_writer
 from . import frames, logs, oom, request_ids
 from .frames import ANSWER, INFER, Frame, FrameReader, Kind
 from .host_loader import LOADER_NAME, Finished, Loaded, Loader
-from .host_wire import error_frame, read_request_lines, response_lines
+from .host_wire import NOT_OF_WHOLE, WITHOUT_BODY, checked_status, error_frame, read_request_lines, response_lines
 from .lookout import Lookout
 from .running import RunningPage
 from .streams import Stream, Streams
@@ -36,6 +36,7 @@ from .tally import Tallies
 logger = logging.getLogger("mooring.serving.host")
 
 READ_BYTES = 1 << 18
+MOST_BODY_BYTES = frames.MAX_FRAME_BYTES - frames.MAX_META_BYTES
 # A thread that computes in Python gives way to another this often; the default of 5 ms would show in answers.
 SWITCH_S = 0.0005
 
@@ -208,7 +209,15 @@ class Host:
 
     def _read_rare(self, connection: socket.socket, frame: Frame) -> None:
         if frame.kind == Kind.INFER_FILE:
-            body = Path(os.fsdecode(frame.body)).read_bytes()
+            try:
+                body = Path(os.fsdecode(frame.body)).read_bytes()
+            except FileNotFoundError:  # it was given up meanwhile, and its body deleted
+                self._send(connection, error_frame(frame.id, CancelledRequestError()))
+                return
+            except OSError as error:
+                logger.warning("The body of a request cannot be read: %s", error)
+                self._send(connection, error_frame(frame.id, error))
+                return
             waiting = Waiting(connection, frame.id, frame.meta, body, time.monotonic())
             self._queues.setdefault(frame.number, []).append(waiting)
         elif frame.kind == Kind.LOAD:
@@ -337,7 +346,11 @@ def _answer_frame(frame_id: int, answer: InferenceResponse | Exception) -> bytes
     if isinstance(answer, Exception):
         return error_frame(frame_id, answer)
     try:
-        return frames.encode(ANSWER, frame_id, answer.status, response_lines(answer), answer.body)
+        status = checked_status(answer)
+        body = b"" if status in WITHOUT_BODY else answer.body
+        if len(body) > MOST_BODY_BYTES:
+            raise ValueError(f"The answer has {len(body):,} bytes; the limit is {MOST_BODY_BYTES:,}.")
+        return frames.encode(ANSWER, frame_id, status, response_lines(answer, NOT_OF_WHOLE), body)
     except (ValueError, TypeError, frames.FrameError) as error:
         logger.warning("An answer cannot be sent: %s", error)
         return error_frame(frame_id, error)

@@ -15,6 +15,7 @@ from mooring.handler.resolve import Backend
 from . import frames
 from .errors import RemoteError
 from .frames import Kind
+from .host_wire import without_length
 from .invocation import Invocation
 from .invocation_link import InvocationLink
 
@@ -37,6 +38,7 @@ class HostPlan:
 
 @dataclass(slots=True)
 class _Request:
+    kind: Kind
     number: int
     future: asyncio.Future[dict[str, Any]]
     on_warming: Callable[[], None] | None
@@ -73,11 +75,17 @@ class HostLink(InvocationLink):
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def take_overdue(self, now: float) -> list[Invocation]:
-        """Take out and return the requests whose deadline has passed; the host is told to drop them."""
-        late = [invocation for invocation in self.in_flight.values() if invocation.deadline <= now]
+        """Take out and return the requests whose time is up; the host is told to drop them.
+
+        A stream's is, too, when its host has said nothing for as long as an answer may take and could go on.
+        """
+        silent = now - self.heard
+        late = [one for one in self.in_flight.values() if one.deadline <= now or _has_stopped(one, silent)]
         for invocation in late:
             self.cancel(invocation)
             del self.in_flight[invocation.frame_id]
+            if self._buffered is not None:
+                self._buffered.pop(invocation.frame_id, None)
             invocation.link = None
         return late
 
@@ -108,6 +116,10 @@ class HostLink(InvocationLink):
         """Make the cached form of the model in a folder. Raises `RemoteError`, `HostLostError`."""
         return await self._request(Kind.MAKE, 0, os.fsencode(folder))
 
+    def loading(self) -> frozenset[int]:
+        """Return the loads that are under way or waiting, each by a number of its own."""
+        return frozenset(number for number, request in self._requests.items() if request.kind is Kind.LOAD)
+
     def cancel_load(self, number: int) -> None:
         """Have the load of a model refused if it has not begun, and dropped if it has."""
         for frame_id, request in self._requests.items():
@@ -120,7 +132,7 @@ class HostLink(InvocationLink):
         if not self.is_alive:
             raise HostLostError("the host has ended")
         frame_id = next(self._ids) & 0xFFFFFFFF
-        request = _Request(number, self._loop.create_future(), on_warming)
+        request = _Request(kind, number, self._loop.create_future(), on_warming)
         self._requests[frame_id] = request
         self._send(kind, frame_id, number, meta, body)
         try:
@@ -151,12 +163,13 @@ class HostLink(InvocationLink):
             buffered[frame.id] = (frame.number, frame.meta, [])
         elif frame.kind == Kind.CHUNK:
             buffered[frame.id][2].append(frame.body)
+            invocation.unread += len(frame.body)
             self.credit(invocation, len(frame.body))
         elif frame.kind == Kind.END and frame.id in buffered:
             status, lines, parts = buffered.pop(frame.id)
             del self.in_flight[frame.id]
             self._finish(invocation)
-            invocation.answer(status, lines, b"".join(parts))
+            invocation.answer(status, without_length(lines), b"".join(parts))
         else:
             buffered.pop(frame.id, None)
             return False
@@ -167,6 +180,9 @@ class HostLink(InvocationLink):
             self._buffered, frames.Frame(kind, invocation.frame_id, number, meta, body)
         ):
             return
+        if kind == Kind.STREAM and invocation.resident is not None:
+            resident = invocation.resident
+            invocation.deadline += max(0.0, resident.stream_seconds - resident.response_seconds)
         super()._deliver_part(kind, invocation, number, meta, body)
 
     def _finish_request(self, kind: int, request: _Request, meta: bytes, body: bytes) -> None:
@@ -197,3 +213,11 @@ class HostLink(InvocationLink):
 
     def _distrust(self) -> None:
         self.kill()
+
+
+def _has_stopped(invocation: Invocation, silent: float) -> bool:
+    """Whether a stream goes on no more, though its client has taken what there was."""
+    resident = invocation.resident
+    if not invocation.has_begun or resident is None or invocation.unread >= frames.WINDOW_BYTES:
+        return False
+    return silent >= resident.response_seconds

@@ -29,6 +29,7 @@ class Invocation(ABC):
     attempts = 0
     started = 0.0  # by `time.monotonic`
     deadline = 0.0  # on the event loop's clock
+    unread = 0  # bytes of a stream that have come from the host, and that the client has not taken
     is_abandoned = False  # whether the client is gone, so that nobody wants the answer
     resident: Resident | None = None
     link: InvocationLink | None = None  # the host it is inside, and its number there
@@ -63,6 +64,8 @@ class Invocation(ABC):
         self.is_abandoned = True
         if self.link is not None:
             self.link.cancel(self)
+        elif self.resident is not None:
+            self.resident.forget(self)
 
     @property
     def has_begun(self) -> bool:

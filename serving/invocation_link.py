@@ -57,6 +57,7 @@ class InvocationLink(FrameConnection):
 
     def credit(self, invocation: Invocation, size: int) -> None:
         """Tell the other side that a client has taken so many bytes of a stream."""
+        invocation.unread -= size
         self._tell(Kind.CREDIT, invocation.frame_id, size)
 
     def _tell(self, kind: Kind, frame_id: int, number: int = 0, body: bytes = b"") -> None:
@@ -98,6 +99,7 @@ class InvocationLink(FrameConnection):
         if kind == Kind.STREAM:
             invocation.begin(number, meta)
         elif kind == Kind.CHUNK:
+            invocation.unread += len(body)
             invocation.chunk(body)
         else:
             del self.in_flight[invocation.frame_id]

@@ -48,6 +48,8 @@ class ExpressLane(Connection):
         self._missing = 0  # bytes of a body whose head the parser has not seen, since it was known
         self._chunk = b""  # what is being parsed, if it begins with a head
         self._chunks = 0
+        self._is_heard = False  # whether the parser had something to say of the bytes it was fed last
+        self._unheard = 0  # bytes of a line that has not ended, which the parser keeps
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, unless what came before could not be understood, or the head is one that was read before."""
@@ -64,6 +66,7 @@ class ExpressLane(Connection):
                 self._begin_known(head, data[end:])
                 return
         self._chunk = data if self._is_between else b""
+        self._is_heard = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -72,15 +75,25 @@ class ExpressLane(Connection):
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")
+        else:
+            self._unheard = 0 if self._is_heard else self._unheard + len(data)
+            if self._unheard > self.door.limits.header_bytes:
+                self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        limits = self.door.limits
+        message = f"The request's head is over {limits.header_bytes:,} bytes or {limits.header_count} headers."
+        self._refuse(431, "RequestHeaderFieldsTooLargeException", message)
 
     def _refuse_too_much(self, error: httptools.HttpParserCallbackError) -> None:
         limits = self.door.limits
         if isinstance(error.__context__, _HeadTooLargeError):
-            message = f"The request's head is over {limits.header_bytes:,} bytes or {limits.header_count} headers."
-            self._refuse(431, "RequestHeaderFieldsTooLargeException", message)
+            self._refuse_head()
         elif isinstance(error.__context__, _TooManyChunksError):
             message = f"The body comes in more than {limits.chunk_count:,} chunks."
             self._refuse(413, "RequestEntityTooLargeException", message)
+        elif isinstance(error.__context__, httptools.HttpParserError):
+            self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")  # its target is no URL
         else:
             raise error
 
@@ -100,6 +113,7 @@ class ExpressLane(Connection):
         cycle = ExpressCycle(self, head.name, head.lines, body)
         cycle.started = self._since = self.loop.time()
         self.cycle = cast("RequestResponseCycle", cycle)
+        self._unheard = 0
         self._missing = head.length - len(body)
         if self._missing:
             self.expect_100_continue = self._is_between = False
@@ -142,6 +156,7 @@ class ExpressLane(Connection):
 
     def on_url(self, url: bytes) -> None:
         """Collect the target."""
+        self._is_heard = True
         self.url += url
         self._head_bytes += len(url)
         if self._head_bytes > self.door.limits.header_bytes:
@@ -149,6 +164,7 @@ class ExpressLane(Connection):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header."""
+        self._is_heard = True
         name = name.lower()
         headers = self.headers
         headers.append((name, value))
@@ -202,12 +218,14 @@ class ExpressLane(Connection):
 
     def on_chunk_header(self) -> None:
         """Count the chunks of a body that comes in chunks: each costs far more than the bytes it may bring."""
+        self._is_heard = True
         self._chunks += 1
         if self._chunks > self.door.limits.chunk_count:
             raise _TooManyChunksError
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body."""
+        self._is_heard = True
         self._body_bytes += len(body)
         cycle = self.cycle
         if not isinstance(cycle, ExpressCycle):
@@ -226,6 +244,7 @@ class ExpressLane(Connection):
 
     def on_message_complete(self) -> None:
         """Dispatch the request if it is its turn."""
+        self._is_heard = True
         cycle = self.cycle
         if self.parser.should_upgrade():
             return  # its body is still to come, see _ignore_upgrade

@@ -61,9 +61,9 @@ class LaneServer(uvicorn.Server):
         self._door.default_lines = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
         return should_exit
 
-    def adopt(self, connection: socket.socket) -> None:
-        """Answer the requests of a connection that somebody else has accepted."""
-        self._spawn(self._adopt(connection))
+    def adopt(self, connection: socket.socket) -> asyncio.Task[None]:
+        """Answer the requests of a connection that somebody else has accepted, once the task is done."""
+        return self._spawn(self._adopt(connection))
 
     async def _adopt(self, connection: socket.socket) -> None:
         def protocol() -> ExpressLane:
@@ -78,15 +78,17 @@ class LaneServer(uvicorn.Server):
     async def _watch_connections(self) -> None:
         while True:
             await asyncio.sleep(CHECK_TIME_S)
+            self._door.sessions.drop_expired()
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, ExpressLane):
                     connection.check_time(now)
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, and let requests finish."""

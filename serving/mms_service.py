@@ -26,7 +26,7 @@ from . import frames
 from .batcher import slices
 from .door import FORWARDED, OWN_PREFIX
 from .errors import RemoteError
-from .host_wire import error_frame, response_lines
+from .host_wire import NOT_OF_WHOLE, checked_status, error_frame, response_lines
 from .http_errors import to_response
 from .mms_forms import body_of
 
@@ -153,7 +153,7 @@ def _write(answer: InferenceResponse | Exception, context: WorkerContext, index:
     if not isinstance(answer, Exception):
         try:
             body = answer.body if answer.chunks is None else b"".join(answer.chunks)
-            status, lines = answer.status, response_lines(answer)
+            status, lines = checked_status(answer), response_lines(answer, NOT_OF_WHOLE)
             _check_ascii(answer.content_type)
         except Exception as error:  # a stream is user code, too
             logger.exception("An answer cannot be sent.")

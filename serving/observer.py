@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from typing import Any, Self
+from urllib.parse import quote
 
 from . import frames
 from .invocation import Invocation
@@ -40,6 +41,8 @@ class Observer:
     def ordinary(self, scope: Mapping[str, Any], request_id: bytes, status: int, seconds: float) -> None:
         """Tell of an answer of the ordinary lane."""
         method, path = scope["method"], scope["path"]
+        if not path.isprintable():  # a client chooses it, but not lines of the log
+            path = quote(path)
         about = {"request_id": request_id.decode("latin-1"), "method": method, "path": path}
         if self._logs:
             extra = {**about, "status": status, "seconds": round(seconds, 6)}

@@ -5,7 +5,7 @@ import logging
 from functools import partial
 
 from mooring.contract.errors import MooringError
-from mooring.handler.errors import LoadCancelledError
+from mooring.handler.errors import CancelledRequestError, LoadCancelledError
 
 from .catalog import ModelCatalog
 from .errors import InsufficientMemoryError, ModelExistsError, OverloadedError
@@ -52,16 +52,27 @@ class OnDemand:
             invocation.fail(OverloadedError(name, len(asking), self._limits.overload_status))
 
     async def _load_and_invoke(self, name: str) -> None:
-        error = await self._load(name)
+        error: MooringError | None
+        try:
+            error = await self._load(name)
+        except Exception:  # whatever it was, those who ask are to be told
+            logger.exception("Model '%s' could not be loaded.", name)
+            error = MooringError(f"Model '{name}' could not be loaded; the server's log has the reason.")
         for invocation in self._asking.pop(name, ()):
             if error is not None:
                 invocation.fail(error)
             else:
-                self._dispatch.invoke(invocation)
+                self._invoke(invocation)
 
     def _hand_over(self, name: str) -> None:
         """Let requests wait for the load itself: with them inside, the model is not sent away before it answers."""
         for invocation in self._asking.pop(name, ()):
+            self._invoke(invocation)
+
+    def _invoke(self, invocation: Invocation) -> None:
+        if invocation.is_abandoned:
+            invocation.fail(CancelledRequestError())
+        else:
             self._dispatch.invoke(invocation)
 
     async def _load(self, name: str) -> MooringError | None:

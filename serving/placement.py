@@ -53,19 +53,22 @@ class Placement:
 
     async def _load_one(self, resident: Resident) -> tuple[HostLink, dict[str, Any]]:
         record, choice = resident.record, resident.choice
+        resident.tried_in = None
         link = await self._pool.place(
             resident.backend, is_shared=resident.is_shared, requirements=choice.requirements, avoid=resident.links
         )
         resident.tried_in = link
         resident.loading_in.append(link)
+        ahead: frozenset[int] = frozenset()
         try:
             if resident.is_unwanted or record.state is State.DRAINING:  # unloaded while its host was being started
                 raise LoadCancelledError(record.name)
+            ahead = link.loading()
             async with asyncio.timeout(resident.load_seconds):
                 facts = await link.load(record.number, record.name, record.path, lambda: _enter_warming(resident))
         except BaseException as error:
-            if isinstance(error, TimeoutError):
-                # Its loader is stuck for every model after this one too.
+            if isinstance(error, TimeoutError) and not ahead & link.loading():
+                # Its loader is stuck with this model, and for every model after it.
                 self._pool.end(link, "was stopped because a load in it did not end in time")
             await self._leave(resident, link)
             raise
@@ -150,6 +153,9 @@ class Placement:
     async def replace(self, resident: Resident, old: HostLink) -> None:
         """Load a model elsewhere, then take it out of a host when its last request there is out."""
         new, _ = await self._load_one(resident)
+        if not resident.is_ready:  # it was set aside meanwhile, or lost all its hosts
+            await self._destroy_in(resident, new)
+            return
         resident.links.append(new)
         if old in resident.links:
             resident.links.remove(old)
@@ -174,6 +180,9 @@ class Placement:
             return cause
         if isinstance(cause, TimeoutError):
             return LoadTimeoutError(name, resident.load_seconds)
+        if not isinstance(cause, HostLostError | ZygoteDiedError):
+            logger.error("Model '%s' could not be loaded.", name, exc_info=cause)
+            return MooringError(f"Model '{name}' could not be loaded; the server's log has the reason.")
         link = resident.tried_in
         if link is not None and await self._pool.was_killed(link):
             return HostOutOfMemoryError(name)

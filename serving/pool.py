@@ -14,7 +14,7 @@ from mooring.runner.parentage import end_group
 
 from . import running, spawning
 from .devices import Devices
-from .host_link import HostLink, HostPlan, Settle
+from .host_link import HostLink, HostLostError, HostPlan, Settle
 from .invocation import Invocation
 from .lookout import LoopLookout
 from .scratch import Scratch
@@ -102,7 +102,7 @@ class HostPool:
         if backend not in self._zygotes:
             self._zygotes[backend] = self._new_zygote(backend)
             self._start_zygote(backend)
-        return self._zygotes[backend]
+        return self._zygotes[backend]  # another one already, if it could not be started
 
     @property
     def is_ready(self) -> bool:
@@ -123,9 +123,16 @@ class HostPool:
         asyncio.get_running_loop().call_later(delay, self._start_zygote, backend)
 
     def _start_zygote(self, backend: Backend) -> None:
-        if not self._is_closing:
-            self._zygotes[backend].start()
-            self._zygotes[backend].listen()
+        if self._is_closing:
+            return
+        zygote = self._zygotes[backend]
+        try:
+            zygote.start()
+        except OSError as error:  # no process, memory or descriptor is left for the moment
+            logger.warning("The %s zygote cannot be started: %s", backend.value, error)
+            zygote.give_up()
+        else:
+            zygote.listen()
 
     @property
     def links(self) -> list[HostLink]:
@@ -151,7 +158,7 @@ class HostPool:
     ) -> HostLink:
         """Return the host for one more model: a new one of its own, or a shared one, not a busy one, with few models.
 
-        `avoid` are hosts where it is already. Raises `ZygoteDiedError`.
+        `avoid` are hosts where it is already. Raises `ZygoteDiedError`, `HostLostError`.
         """
         if not is_shared:
             device = await asyncio.to_thread(self.devices.emptiest) if self.devices.ids else None
@@ -190,7 +197,7 @@ class HostPool:
 
     async def _start_host(self, plan: HostPlan) -> HostLink:
         self._hosts_started += 1
-        address = self.scratch.folder / f"host-{self._hosts_started}"
+        address = self.scratch.folder / f"h{self._hosts_started}"
 
         def born(pid: int) -> HostLink:
             self._addresses[pid] = address
@@ -202,14 +209,23 @@ class HostPool:
             return link
 
         link = await self.prepare(plan.backend).fork(address, self._threads, plan, born)
-        await asyncio.get_running_loop().create_unix_connection(lambda: link, str(address))
-        address.unlink()
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: link, str(address))
+        except OSError as error:  # it has been killed already, or there is no descriptor for it
+            link.connection_lost(error)
+            raise HostLostError(f"the host could not be reached: {error}") from error
+        finally:
+            address.unlink(missing_ok=True)
         return link
 
     async def retire(self, link: HostLink) -> None:
         """End a host that holds nothing any more, and return when its memory is back."""
         self.end(link, "was retired")
         await asyncio.wait([link.exit_status], timeout=EXIT_STATUS_WAIT_S)
+
+    def running_in(self, link: HostLink) -> frozenset[int]:
+        """Return the ids of the frames that a host runs at this moment. Empty where that is not known."""
+        return running.look(self._addresses[link.pid])
 
     def end(self, link: HostLink, why: str) -> None:
         """Kill a host and remember why, for those who had something in it."""

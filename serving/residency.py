@@ -142,6 +142,8 @@ class ResidencyTable:
             raise ModelExistsError(name)
         needed = self.estimate(kind, artifact_bytes) * workers
         free = self.free(available)
+        if needed > free >= artifact_bytes * workers and not any(record.bytes for record in self.records.values()):
+            needed = free  # it is alone: nobody could make room, and what is needed is a guess
         going = self._leaving() if needed > free else []
         coming = free + sum(record.bytes for record in going)
         idle = (record for record in self.records.values() if record.is_idle)
@@ -181,6 +183,16 @@ class ResidencyTable:
         self._loading.pop(record.name, None)
         self.used += size - record.bytes
         record.bytes = size
+
+    def expects(self, record: ModelRecord, workers: int) -> None:
+        """Book what a model will probably need that is to be loaded once more."""
+        self.holds(record, self.estimate(record.kind, record.artifact_bytes) * workers)
+
+    def check_room(self, record: ModelRecord, more: int, available: int) -> None:
+        """Raise `InsufficientMemoryError` if a model that is here cannot have so many bytes more."""
+        free = self.free(available)
+        if more > free:
+            raise InsufficientMemoryError(record.name, more, free, self.budget, len(self.records), may_pass=False)
 
     def left_host(self, record: ModelRecord, others: int) -> None:
         """Note that a model has left one host and lies in so many others; it held as much in each."""

@@ -2,8 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
+from mooring.handler.errors import CancelledRequestError
 from mooring.handler.resolve import Backend, HandlerChoice, Isolation
 
 from .host_link import HostLink
@@ -21,6 +23,7 @@ class Resident:
     workers: int = 1  # hosts that it was given
     isolation: Isolation = Isolation.SHARED
     response_seconds: float = 60.0
+    stream_seconds: float = 480.0
     load_seconds: float = 340.0
     queue_length: int = 1000
     copies: int = 0  # hosts that it has beyond its workers because it is busy
@@ -55,12 +58,32 @@ class Resident:
         """What its hosts have imported."""
         return self.choice.backend
 
+    def forget(self, invocation: Invocation) -> None:
+        """Let go of a request that waits for a load and that nobody wants any more."""
+        if invocation in self.waiting:
+            self.waiting.remove(invocation)
+            settle(invocation)
+            invocation.fail(CancelledRequestError())
+
     def least_busy(self) -> HostLink:
         """Return the host with the fewest requests inside, of those it runs in."""
         links = self.links
         if len(links) == 1:
             return links[0]
         return min(links, key=lambda link: len(link.in_flight))
+
+
+def settle(invocation: Invocation) -> None:
+    """Give back the lease of a request that is out."""
+    resident = invocation.resident
+    if resident is None:
+        return
+    invocation.resident = None
+    record = resident.record
+    record.leases -= 1
+    record.latency.observe(monotonic() - invocation.started)
+    if record.leases == 0 and resident.idle is not None and not resident.idle.done():
+        resident.idle.set_result(None)
 
 
 def describe_resident(resident: Resident) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class Revival:
                 if delay is None or not is_ours or not self._placement.is_worth_another_try(error):
                     return
             resident.record.enter(State.QUEUED)
+            self._table.expects(resident.record, resident.workers)
             loading = self._begin_load(resident, delay)
 
     async def _restore(self, resident: Resident) -> None:

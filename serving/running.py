@@ -51,12 +51,22 @@ class RunningPage:
 
 def take(address: Path) -> frozenset[int]:
     """Return what a host that has ended was running, and delete its page. Empty where that is not known."""
-    page = address.with_name(address.name + SUFFIX)
+    found = look(address)
+    with contextlib.suppress(OSError):
+        _page_of(address).unlink()
+    return found
+
+
+def look(address: Path) -> frozenset[int]:
+    """Return what a host runs. Empty where that is not known."""
     content = b""
     with contextlib.suppress(OSError):
-        content = page.read_bytes()
-        page.unlink()
+        content = _page_of(address).read_bytes()
     if len(content) < PAGE_BYTES:
         return frozenset()
     (count,) = COUNT.unpack_from(content)
     return frozenset(struct.unpack_from(f"<{min(count, MOST_IDS)}I", content, COUNT.size))
+
+
+def _page_of(address: Path) -> Path:
+    return address.with_name(address.name + SUFFIX)

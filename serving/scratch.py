@@ -9,15 +9,25 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mooring.contract.errors import SettingError
+
 PREFIX = "mooring-live-"
+# The address of a socket has 107 bytes (unix(7)), of which our folder's name and a file in it take some.
+MOST_PARENT_BYTES = 78
 
 
 class Scratch:
-    """A folder below the one for temporary files, locked by this process until it ends."""
+    """A folder below the one for temporary files, locked by this process until it ends.
+
+    Raises `SettingError` if its path is too long for sockets.
+    """
 
     def __init__(self) -> None:
         # Under its final name it is locked from the first moment: whoever finds it unlocked may remove it.
-        made = Path(tempfile.mkdtemp(prefix="."))
+        parent = tempfile.gettempdir()
+        if len(os.fsencode(parent)) > MOST_PARENT_BYTES:
+            raise SettingError("TMPDIR", parent, f"a path of {MOST_PARENT_BYTES} bytes or fewer, for sockets lie in it")
+        made = Path(tempfile.mkdtemp(prefix=".", dir=parent))
         self._lock = _locked(made)
         self.folder = made.rename(made.with_name(PREFIX + made.name.removeprefix(".")))
 

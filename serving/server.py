@@ -91,6 +91,7 @@ class Server(LaneServer):
             default_accept=settings.limits.default_accept,
             single_model=settings.single_model,
             sessions=Sessions(settings.limits),
+            spool_folder=pool.scratch.folder,
             observer=Observer.open(settings.limits, self._variables),
         )
         self._upkeep = Upkeep(self._catalog, pool, settings.limits)
@@ -117,7 +118,7 @@ class Server(LaneServer):
             await super().startup(sockets)
             return
         await super().startup([])
-        terms = FrontTerms(limits, self._settings.single_model)
+        terms = FrontTerms(limits, self._settings.single_model, str(self._pool.scratch.folder))
         self._fronts = Fronts(limits.fronts, terms, self._pool, self._door, self.config.loaded_app, self.adopt)
         await self._fronts.start(sockets, BACKLOG)
 

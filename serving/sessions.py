@@ -62,7 +62,7 @@ class Sessions:
         """
         if not self._limits.enable_stateful_sessions:
             raise SessionError("Sessions are off. Turn them on with MOORING_ENABLE_STATEFUL_SESSIONS=true.")
-        self._drop_expired()
+        self.drop_expired()
         if given == NEW_SESSION:
             return self._open(model)
         session = self._sessions.get(given)
@@ -88,7 +88,8 @@ class Sessions:
         for session in list(self._sessions.values()):
             self.close(session)
 
-    def _drop_expired(self) -> None:
+    def drop_expired(self) -> None:
+        """Close the sessions whose time is over: their folders lie in memory."""
         now = self._clock()
         for session in [session for session in self._sessions.values() if session.expires <= now]:
             self.close(session)

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from mooring.handler.protocol import InferenceResponse
 
 from . import frames
-from .frames import Kind
-from .host_wire import error_frame, response_lines
+from .frames import WINDOW_BYTES, Kind
+from .host_wire import NOT_OF_STREAM, NOT_OF_WHOLE, WITHOUT_BODY, checked_status, error_frame, response_lines
 from .running import RunningPage
 
 logger = logging.getLogger(__name__)
-
-# What may be under way to one client: enough to keep a link busy, little enough for thousands of slow readers.
-WINDOW_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -39,7 +36,10 @@ class Stream:
         """
         try:
             first = next(self.chunks, None)
-            head = frames.encode(Kind.STREAM, self.frame_id, response.status, response_lines(response))
+            status = checked_status(response)
+            if status in WITHOUT_BODY:
+                return self._answer_without_body(status, response)
+            head = frames.encode(Kind.STREAM, self.frame_id, status, response_lines(response, NOT_OF_STREAM))
         except Exception as error:  # user code may raise anything
             logger.exception("A stream failed before its first chunk.")
             self.close()
@@ -47,6 +47,11 @@ class Stream:
             return False
         self.send(head)
         return self._send_or_end(first)
+
+    def _answer_without_body(self, status: int, response: InferenceResponse) -> bool:
+        self.close()
+        self.send(frames.encode(Kind.ANSWER, self.frame_id, status, response_lines(response, NOT_OF_WHOLE)))
+        return False
 
     def advance(self) -> bool:
         """Make and send the next chunk; returns whether more may follow."""

@@ -14,7 +14,7 @@ from .copies import Copies
 from .host_link import HostLink
 from .lifecycle import State
 from .memory import private_bytes, proportional_bytes, resident_anonymous_bytes
-from .placement import LOAD_FAILURES
+from .placement import DRAIN_CHECK_S, LOAD_FAILURES
 from .pool import HostPool
 from .settings import Limits
 from .tiers import Tiers
@@ -105,17 +105,22 @@ class Upkeep:
         return ""
 
     async def _empty(self, link: HostLink) -> None:
-        """Move every model of a host elsewhere, most recently used first, and end it."""
-        held = [resident for resident in self._catalog.residents() if link in resident.links]
-        for resident in sorted(held, key=lambda resident: -resident.record.last_used):
-            try:
-                await self._catalog.relocate(resident, link)
-            except LOAD_FAILURES as error:
-                logger.warning("Model '%s' stays where it is: %s", resident.record.name, error)
-                link.is_retiring = False
-                # Tried again when the host has once more done what made it due.
-                link.served, link.born = 0, self._loop.time()
-                return
+        """Move every model of a host elsewhere, most recently used first, and end it.
+
+        Those that are being loaded into it, or are on their way out, are waited for.
+        """
+        while link.is_alive and link.models:
+            held = [resident for resident in self._catalog.residents() if link in resident.links]
+            for resident in sorted(held, key=lambda resident: -resident.record.last_used):
+                try:
+                    await self._catalog.relocate(resident, link)
+                except LOAD_FAILURES as error:
+                    logger.warning("Model '%s' stays where it is: %s", resident.record.name, error)
+                    link.is_retiring = False
+                    # Tried again when the host has once more done what made it due.
+                    link.served, link.born = 0, self._loop.time()
+                    return
+            await asyncio.sleep(DRAIN_CHECK_S)
         if link.is_alive:
             await self._pool.retire(link)
         self._first_sizes.pop(link.pid, None)

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import importlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -39,6 +40,8 @@ PRELOADED = {
         "mooring.handler.defaults.transformers",
     ),
 }
+
+logger = logging.getLogger("mooring.serving.host")
 
 PR_SET_PDEATHSIG = 1
 MAX_PACKET = 1 << 16
@@ -121,6 +124,8 @@ class Zygote:
                 self._execute_layered(listener, request)
             terms = HostTerms(request["threads"], request["is_shared"], request["gpu_id"], self._variables)
             status = host.run(listener, self._life, terms)
+        except BaseException:
+            logger.exception("The host ends.")
         finally:
             # Not sys.exit: the zygote's own clean-up code must not run twice.
             sys.stdout.flush()

@@ -64,11 +64,16 @@ class ZygoteLink:
         self._settled = asyncio.Event()  # set when it is ready, or will never be
 
     def start(self) -> None:
-        """Execute the zygote; returns at once."""
+        """Execute the zygote; returns at once. Raises `OSError` if it cannot be."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        handles = (theirs.fileno(), self._life)
-        self.pid = spawning.start("zygote", handles, [self._backend.value], self._variables)
-        theirs.close()
+        try:
+            handles = (theirs.fileno(), self._life)
+            self.pid = spawning.start("zygote", handles, [self._backend.value], self._variables)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         ours.setblocking(False)
         self._control = ours
 
@@ -96,7 +101,11 @@ class ZygoteLink:
             "gpu_id": plan.gpu_id,
             "requirements": str(plan.requirements or ""),
         }
-        self._control.send(json.dumps(request).encode())
+        try:
+            self._control.send(json.dumps(request).encode())
+        except OSError as error:  # it has just ended, and nobody has read so yet
+            del self._forks[ticket]
+            raise ZygoteDiedError("the zygote ended before it could start a host") from error
         return await future
 
     def _on_packet(self) -> None:
@@ -123,6 +132,10 @@ class ZygoteLink:
                 future.set_result(link)
         elif event["event"] == "exited":
             self._on_exit(event["pid"], event["status"])
+
+    def give_up(self) -> None:
+        """Take note that it could not be executed."""
+        self._fail()
 
     def _fail(self) -> None:
         """Tell everyone who waits for the zygote that it has ended."""

@@ -21,8 +21,9 @@ from .starts import variables
 
 START_S = 120.0
 END_S = 10.0
-# What servers say of a model that is on its way, once they listen.
+# What servers say of a model that is on its way, once they listen; MLServer says it with 400.
 LOADING = (404, 503)
+NOT_READY = "not ready yet"
 LAST_LOG = 400
 
 
@@ -165,7 +166,7 @@ def _wait_for_the_right_answer(server: Server, log: Path, pause_s: float) -> Non
                 if server.model.is_answered_by(response.content):
                     return
                 break
-            if response.status_code not in LOADING:
+            if response.status_code not in LOADING and NOT_READY not in answer:
                 break
     raise DidNotStartError(answer, end_of(log))
 

@@ -244,7 +244,10 @@ def array_of(value: Any, dtype: np.dtype[Any]) -> Array:
     """
     if dtype.kind == "f":
         try:
-            made: Array = _strict.context.run(np.array, value, dtype)
+            held = np.array(value)
+            if held.dtype.kind == "U" or (held.dtype.kind == "O" and str in set(map(type, held.ravel().tolist()))):
+                raise ValueError("it holds text")  # which numpy would read as numbers
+            made: Array = _strict.context.run(np.array, value if held.dtype.kind == "O" else held, dtype)
             return made
         except (FloatingPointError, OverflowError) as error:
             raise ValueError(f"it holds numbers beyond the range of {dtype}") from error

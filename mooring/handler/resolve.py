@@ -138,7 +138,10 @@ def choose_handler(model_dir: Path, variables: Mapping[str, str]) -> HandlerChoi
     `UnreadableModelError` for what may not be looked at.
     """
     with denials_named(model_dir):
-        return _chosen(model_dir, variables)
+        try:
+            return _chosen(model_dir, variables)
+        except RecursionError as error:
+            raise ModelFolderError("A file here is nested too deeply to be read.", [], _names(model_dir)) from error
 
 
 def _chosen(model_dir: Path, variables: Mapping[str, str]) -> HandlerChoice:

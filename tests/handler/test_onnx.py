@@ -78,6 +78,8 @@ def test_array_object_and_single_row_mean_the_same(tmp_path: Path) -> None:
         ([[1, 2, 3]], "1 x 3, which does not fit.*'x', any x 2, float32"),
         ([[1, 2], [3]], "not a regular array"),
         ([["a", "b"]], "does not fit float32"),
+        ([["1", "2"]], "it holds text, which does not fit float32"),
+        ([[1, "nan"]], "does not fit float32"),
         ({"y": [[1, 2]]}, "missing: 'x'; not an input: 'y'"),
         (7, "a scalar"),
     ],

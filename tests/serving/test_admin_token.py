@@ -1,13 +1,16 @@
 """Who may load and unload: an open management port on every interface made other servers run anybody's code."""
 
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from models import scale_model
 from networks import own_address
-from servers import RunningServer, Servers
+from servers import RunningServer, Servers, wait_until
 
 from mooring.serving.admission import is_loopback
 from mooring.serving.settings import Limits, Mode, ServerSettings
@@ -146,3 +149,30 @@ def test_settings_in_words_hide_the_token() -> None:
     assert TOKEN not in settings.described()
     assert "admin_token=***" in settings.described()
     assert TOKEN not in repr(settings)
+
+
+def test_client_that_has_gone_before_it_is_heard_is_nobody_on_this_machine(
+    guarded: RunningServer,
+) -> None:
+    """A connection that was reset has no address any more, but what was sent on it is still read."""
+    assert guarded.client.post("/models/m/invoke", content=b"[[1, 2, 3]]").status_code == 200
+    refused = 'mooring_errors_total{error="UnauthorizedException",status="401"}'
+    before = sample(guarded, refused)
+    accepting = [psutil.Process(guarded.process.pid), *guarded.family()]
+    for process in accepting:
+        process.suspend()
+    try:
+        with socket.create_connection((own_address(), guarded.port), timeout=20) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(b"DELETE /models/m HTTP/1.1\r\nhost: x\r\n\r\n")
+    finally:
+        for process in accepting:
+            process.resume()
+    wait_until(lambda: sample(guarded, refused) == before + 1)
+    assert guarded.client.get("/models/m").json()["status"] == "ready"
+
+
+def sample(server: RunningServer, name: str) -> float:
+    """A number of /metrics."""
+    lines = server.client.get("/metrics").text.splitlines()
+    return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0.0)

@@ -151,7 +151,7 @@ class FakeUpkeep:
 
 
 def quiet_door() -> Door:
-    return Door(lambda _: None, lambda: Health.READY, Limits(), "", None, cast("Any", None))
+    return Door(lambda _: None, lambda: Health.READY, Limits(), "", None, cast("Any", None), Path())
 
 
 def ask(access: ConsoleAccess, client: str, path: str) -> httpx.Response:

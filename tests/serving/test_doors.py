@@ -38,8 +38,11 @@ def test_body_arrives_whole_whether_kept_in_memory_or_in_a_file(server: RunningS
     assert answer.text == hashlib.sha256(body).hexdigest()
 
 
-def test_spooled_bodies_leave_no_files(start_server: Servers, root: Path, tmp_path: Path, fronts: int) -> None:
-    server = start_server(root, spool_bytes=1000, variables={"TMPDIR": str(tmp_path)}, fronts=fronts)
+def test_spooled_bodies_leave_no_files(
+    start_server: Servers, root: Path, tmp_path_factory: pytest.TempPathFactory, fronts: int
+) -> None:
+    temporary = tmp_path_factory.mktemp("t")
+    server = start_server(root, spool_bytes=1000, variables={"TMPDIR": str(temporary)}, fronts=fronts)
     server.load("digest", root / "digest")
     bodies = [b"x" * 50_000] * 3
     for body in bodies:
@@ -49,8 +52,8 @@ def test_spooled_bodies_leave_no_files(start_server: Servers, root: Path, tmp_pa
         connection.sendall(
             b"POST /models/digest/invoke HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\n" + bodies[0]
         )
-        wait_until(lambda: list(tmp_path.glob("mooring-body-*")))
-    wait_until(lambda: not list(tmp_path.glob("mooring-body-*")))
+        wait_until(lambda: list(temporary.rglob("body-*")))
+    wait_until(lambda: not list(temporary.rglob("body-*")))
 
 
 def test_predictions_are_what_multi_model_server_calls_invocations(server: RunningServer) -> None:

@@ -6,9 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
-from models import code_model, scale_model
+from models import code_model, scale_model, slow_model
 from servers import Servers, alive, wait_until
 
 SLEEPER = (
@@ -263,3 +264,92 @@ def test_errors_name_no_path_of_the_server(start_server: Servers, tmp_path: Path
     assert "Traceback" not in text
     assert os.sep + "inference.py" not in text
     assert "could not convert string" in server.log.read_text()
+
+
+def test_host_that_cannot_be_reached_is_tried_again(start_server: Servers, tmp_path: Path) -> None:
+    """Its process is there, but no descriptor is left for the connection to it."""
+    server = start_server(tmp_path)
+    assert server.load("m", code_model(tmp_path / "m", SLEEPER)).status_code == 200
+    process = psutil.Process(server.process.pid)
+    before = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (1, before[1]))  # what is open stays open; nothing more can be
+    os.kill(server.client.get("/models/m").json()["hosts"][0], signal.SIGKILL)
+    wait_until(lambda: "could not be reached" in server.log.read_text() or "did not load" in server.log.read_text())
+    process.rlimit(psutil.RLIMIT_NOFILE, before)
+    wait_until(lambda: server.client.get("/models/m").json()["status"] == "ready", 30)
+    assert server.invoke("m", 0).status_code == 200
+    (pid,) = server.client.get("/models/m").json()["hosts"]
+    wait_until(lambda: [host.pid for host in alive(server.hosts())] == [pid])
+    assert server.client.delete("/models/m").status_code == 200
+    assert server.invoke("m", 0).status_code == 404
+
+
+def test_body_that_is_gone_when_its_host_comes_to_it_costs_nobody_else(start_server: Servers, tmp_path: Path) -> None:
+    """The request was given up while it lay unread behind others, and the file that held its body deleted."""
+    server = start_server(tmp_path, response_seconds=1.0, spool_bytes=64_000)
+    assert server.load("m", code_model(tmp_path / "m", SLEEPER)).status_code == 200
+    (pid,) = server.client.get("/models/m").json()["hosts"]
+    padding = " " * 60_000
+    with concurrent.futures.ThreadPoolExecutor(21) as pool:
+
+        def ask(body: str) -> int:
+            with httpx.Client(base_url=server.client.base_url, timeout=20) as client:
+                return client.post("/models/m/invoke", content=body).status_code
+
+        answers = [pool.submit(ask, "0.4" + padding) for _ in range(20)]
+        wait_until(lambda: server.client.get("/models/m").json()["inFlight"] == 20)
+        assert ask("0.4" + 2 * padding) == 504
+        assert {answer.result() for answer in answers} == {200, 504}
+    wait_until(lambda: server.invoke("m", 0).status_code == 200)
+    assert server.client.get("/models/m").json()["hosts"] == [pid]
+
+
+def test_host_is_given_the_time_of_the_slowest_of_its_models(start_server: Servers, tmp_path: Path) -> None:
+    """A request that waits behind another model's is late without anything being wrong with their process."""
+    server = start_server(tmp_path, shared_hosts=1)
+    hurried = scale_model(tmp_path / "hurried")
+    (hurried / "mooring.toml").write_text("response_seconds = 0.1\n")
+    assert server.load("hurried", hurried).status_code == 200
+    assert server.load("slow", slow_model(tmp_path / "slow", draws=100_000_000)).status_code == 200
+    (pid,) = server.client.get("/models/hurried").json()["hosts"]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, server.new_client() as client:
+        slow = pool.submit(client.post, "/models/slow/invoke", content=b"[[1, 2, 3]]")
+        wait_until(lambda: server.client.get("/models/slow").json()["inFlight"] == 1)
+        assert server.invoke("hurried", [[1, 2, 3]]).status_code == 504
+        assert slow.result().status_code == 200
+    assert server.invoke("hurried", [[1, 2, 3]]).status_code == 200
+    for name in ("hurried", "slow"):
+        described = server.client.get(f"/models/{name}").json()
+        assert (described["hosts"], described["deaths"]) == ([pid], 0)
+
+
+def test_zygote_that_cannot_be_started_is_tried_again(start_server: Servers, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    code = code_model(tmp_path / "m", SLEEPER)
+    process = psutil.Process(server.process.pid)
+    (zygote,) = process.children()
+    before = process.rlimit(psutil.RLIMIT_NOFILE)
+    assert server.client.get("/ping").status_code == 200
+    process.rlimit(psutil.RLIMIT_NOFILE, (1, before[1]))
+    zygote.kill()
+    wait_until(lambda: "zygote cannot be started" in server.log.read_text())
+    process.rlimit(psutil.RLIMIT_NOFILE, before)
+    assert server.load("m", code).status_code == 200
+    assert server.invoke("m", 0).status_code == 200
+
+
+def test_loader_that_hangs_ends_its_host_whatever_else_waits_for_it(start_server: Servers, tmp_path: Path) -> None:
+    """The next load finds another, though an unload was asked of the one that hung, too."""
+    server = start_server(tmp_path, load_seconds=3.0, shared_hosts=1)
+    for name in ("stays", "goes"):
+        assert server.load(name, scale_model(tmp_path / name)).status_code == 200
+    (host,) = (psutil.Process(pid) for pid in server.client.get("/models/stays").json()["hosts"])
+    host.suspend()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, server.new_client() as client:
+        going = pool.submit(client.delete, "/models/goes")
+        wait_until(lambda: server.client.get("/models/goes").json().get("status") == "draining")
+        assert server.load("new", scale_model(tmp_path / "new")).status_code == 500
+        assert going.result().status_code == 200
+    wait_until(lambda: not alive([host]))
+    assert server.load("new", scale_model(tmp_path / "new")).status_code == 200
+    assert server.invoke("stays", [[1, 2, 3]]).status_code == 200

@@ -14,6 +14,7 @@ import pytest
 from models import code_model, scale_model
 from servers import RunningServer, Servers, alive, read_all, wait_until, working_beside
 
+from mooring.serving.front import SPARE_DESCRIPTORS
 from mooring.serving.fronts import FRONT_BYTES
 
 FRONTS = 2
@@ -152,6 +153,47 @@ def test_front_that_is_told_to_end_answers_first_and_is_replaced(server: Running
     wait_until(lambda: sample(server, "mooring_fronts") == FRONTS)
 
 
+def test_front_that_is_told_to_end_takes_no_connection_that_it_will_not_answer(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    folder = code_model(tmp_path / "waits", WAITS)
+    assert server.load("waits", folder).status_code == 200
+    with server.connect() as busy:
+        busy.sendall(request(1, "waits"))
+        wait_until((folder / "begun-1").exists)
+        (told,) = (process for process in fronts(server) if held_by(process, [busy]))
+        told.terminate()
+        wait_until(lambda: "SIGTERM received" in server.log.read_text())
+        for _ in range(20 * FRONTS):
+            assert b"HTTP/1.1 200" in ask_anew(server)
+        (folder / "go").touch()
+        assert read_all(busy)[:12] == b"HTTP/1.1 200"
+
+
+def ask_anew(server: RunningServer) -> bytes:
+    """Ask until a connection is not closed by a front that was about to end."""
+    while True:
+        with server.connect() as connection:
+            connection.sendall(request([[1, 2, 3]]))
+            if answer := received(connection):
+                return answer
+
+
+def test_front_that_stands_still_is_replaced(start_server: Servers, tmp_path: Path) -> None:
+    server = start_server(tmp_path, fronts=FRONTS, constants={"fronts.LOOK_S": 0.3})
+    stopped, other = fronts(server)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(4)]
+        wait_until(lambda: held_by(stopped, connections) + held_by(other, connections) == len(connections))
+        of_stopped = [connection for connection in connections if held_by(stopped, [connection])]
+        stopped.suspend()
+        assert [received(connection) for connection in of_stopped] == [b"", b""]  # when it is ended
+    assert "has not been heard of" in server.log.read_text()
+    wait_until(lambda: sample(server, "mooring_front_deaths_total") == 1)
+    wait_until(lambda: sample(server, "mooring_fronts") == FRONTS)
+    assert other in fronts(server)
+
+
 def test_killed_front_door_takes_its_fronts_with_it(server: RunningServer) -> None:
     family = server.family()
     assert len(fronts(server)) == FRONTS
@@ -279,3 +321,31 @@ def test_front_door_answers_what_fronts_that_stand_still_have_no_room_for(server
         for process in stopped:
             process.resume()
         assert {received(connection)[:12] for connection in connections} == {b"HTTP/1.1 200"}
+
+
+def test_more_connections_than_fronts_have_descriptors_for_wait_until_there_are_some(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path, fronts=FRONTS, command=("prlimit", f"--nofile={SPARE_DESCRIPTORS + 16}"))
+    assert server.load("m", scale_model(tmp_path / "m")).status_code == 200
+    count = 4 * 16 * FRONTS
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(count)]
+        for connection in connections:
+            connection.sendall(request([[1, 2, 3]]).replace(b"host: x", b"host: x\r\nconnection: close"))
+        assert [read_all(connection)[:12] for connection in connections] == [b"HTTP/1.1 200"] * count
+    assert sample(server, "mooring_front_deaths_total") == 0
+
+
+def test_heads_that_never_come_again_are_not_kept(start_server: Servers, tmp_path: Path) -> None:
+    server = start_server(tmp_path, fronts=FRONTS)
+    assert server.load("m", scale_model(tmp_path / "m")).status_code == 200
+    processes = [psutil.Process(server.process.pid), *server.family()]
+    padding = "x" * 60_000
+    sizes = []
+    for index in range(600):
+        if index % 300 == 0:
+            sizes.append(sum(process.memory_info().rss for process in processes))
+        assert server.invoke("m", [[1, 2, 3]], **{"x-padding": f"{index}{padding}"}).status_code == 200
+    sizes.append(sum(process.memory_info().rss for process in processes))
+    assert sizes[2] - sizes[1] < 8 << 20  # 300 heads, in the front door and in the host, are 36 MB

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -76,6 +78,7 @@ class Server:
             default_accept="application/json",
             single_model=None,
             sessions=cast("Sessions", None),
+            spool_folder=Path(tempfile.gettempdir()),
             heads=heads,
         )
         self._config = Config(app=_no_app, log_config=None, access_log=False, lifespan="off")

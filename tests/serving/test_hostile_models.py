@@ -299,3 +299,19 @@ def test_full_disk_is_told_and_the_server_lives(start_server: Servers, tmp_path:
         (disk / "full").unlink()
         assert server.load("big", root / "big.tar").status_code == 503
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.json", "[" * 200_000), ("mooring.toml", "a = " + "[" * 5000)])
+def test_file_that_is_nested_too_deeply_fails_its_model_and_nobody_waits_for_ever(
+    start_server: Servers, tmp_path: Path, name: str, content: str
+) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / name).write_text(content)
+    server = start_server(tmp_path, "repository", eviction="lru", constants={"on_demand.FAILURE_MEMORY_S": 0.0})
+    answer = server.invoke("m", [[1, 2, 3]])
+    assert answer.status_code >= 400
+    assert "Traceback" not in answer.text
+    (folder / name).unlink()
+    scale_model(folder)
+    assert server.invoke("m", [[1, 2, 3]]).json() == [[2, 4, 6]]

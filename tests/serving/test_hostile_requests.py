@@ -7,10 +7,12 @@ import re
 import resource
 import selectors
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from models import code_model, scale_model
 from servers import RunningServer, Servers, read_all, wait_until
@@ -20,6 +22,17 @@ MAX_BODY = 12_000_000
 LANES = ("", "?ordinary")
 HEAD = "POST /models/m/invoke{lane} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 ANSWER = b"[[2.0,4.0,6.0]]"
+SLEEPS = (
+    "import time\n"
+    "def model_fn(model_dir): return None\n"
+    "def transform_fn(model, body, content_type, accept):\n"
+    "    time.sleep(2.5)\n"
+    "    return 'done', 'text/plain'\n"
+)
+LARGE = (
+    "def model_fn(model_dir): return None\n"
+    "def transform_fn(model, body, content_type, accept): return b'x' * %d, 'text/plain'\n"
+)
 RAISES = (
     "def model_fn(model_dir): return None\n"
     "def transform_fn(model, body, content_type, accept):\n"
@@ -398,3 +411,73 @@ def test_errors_say_nothing_of_the_machine(
         assert INTERNAL.search(text) is None, text
         if b"ROOT" not in body:
             assert str(root) not in answer.text
+
+
+# --- lines without an end ---------------------------------------------------------------------------------------------
+
+ENDLESS = {
+    "target": b"GET /",
+    "name of a header": b"GET /ping HTTP/1.1\r\nhost: x\r\n",
+    "value of a header": b"GET /ping HTTP/1.1\r\nhost: x\r\nx-a: ",
+    "extension of a chunk": b"POST /models/m/invoke HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3;",
+    "trailer": b"POST /models/m/invoke HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n1\r\n0\r\nx-a: ",
+}
+
+
+@pytest.mark.parametrize("begun", ENDLESS.values(), ids=ENDLESS)
+def test_line_that_does_not_end_is_refused_before_it_fills_memory(server: RunningServer, begun: bytes) -> None:
+    processes = [psutil.Process(server.process.pid), *server.family()]
+    before = sum(process.memory_info().rss for process in processes)
+    with server.connect() as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(begun)
+        for _ in range(64):
+            connection.sendall(b"a" * (1 << 20))
+        assert sum(process.memory_info().rss for process in processes) < before + (16 << 20)
+    assert server.raw(begun + b"a" * 1_000_000).startswith(b"HTTP/1.1 431")
+
+
+@pytest.mark.parametrize("target", [b"CONNECT a:80", b"GET http://:99999999/", b"GET http://[", b"OPTIONS //:x:y/"])
+def test_target_that_is_no_path_is_refused_in_words(server: RunningServer, target: bytes) -> None:
+    received = server.raw(target + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert 400 <= statuses(received)[0] < 500
+    assert "httptools" not in server.log.read_text()
+
+
+def test_half_a_head_behind_a_slow_request_is_not_late_while_nobody_reads_it(server: RunningServer, root: Path) -> None:
+    """The server itself reads no further than the next request; only then does a client's time begin."""
+    assert server.load("sleeps", code_model(root / "sleeps", SLEEPS)).status_code == 200
+    slow = b"POST /models/sleeps/invoke HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
+    next_head = b"GET /ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(slow + next_head[:20])
+        received = connection.recv(65536)
+        connection.sendall(next_head[20:])
+        received += read_all(connection)
+    assert statuses(received) == [200, 200]
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_slow_reader_gets_all_of_a_large_answer_after_which_the_connection_closes(
+    start_server: Servers, root: Path, fronts: int, lane: str
+) -> None:
+    """It takes twice as long to read as an answer may take to make."""
+    seconds, size = 2.0, 24 << 20
+    server = start_server(root, response_seconds=seconds, max_body_bytes=1 << 30, fronts=fronts)
+    assert server.load("large", code_model(root / "large", LARGE % size)).status_code == 200
+    received = 0
+    with server.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        head = f"POST /models/large/invoke{lane} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        connection.sendall(f"{head}content-length: 1\r\n\r\n1".encode())
+        begun = time.monotonic()
+        while chunk := connection.recv(1 << 16):
+            received += len(chunk)
+            wait_until_time(begun + 2.5 * seconds * received / size)
+    assert received > size
+
+
+def wait_until_time(moment: float) -> None:
+    wait_until(lambda: time.monotonic() > moment)

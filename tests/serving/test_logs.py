@@ -95,3 +95,12 @@ def test_flood_of_errors_is_told_by_its_count(server: RunningServer, tmp_path: P
         return told()
 
     wait_until(ask_and_look)
+
+
+def test_client_cannot_write_lines_of_the_log(start_server: Servers, tmp_path: Path) -> None:
+    server = start_server(tmp_path, access_log=True)
+    path = "/models/a%0A2026-01-01%20ERROR%20mooring:%20all%20is%20lost%1B[2J"
+    assert server.client.get(path).status_code == 404
+    wait_until(lambda: "a%0A2026-01-01%20ERROR" in server.log.read_text())
+    assert "\x1b" not in server.log.read_text()
+    assert not any(line.startswith("2026-01-01") for line in server.log.read_text().splitlines())

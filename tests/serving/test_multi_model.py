@@ -117,7 +117,8 @@ def test_list_is_paged_in_the_order_of_loading(start_server: Servers, tmp_path: 
         if not token:
             break
     assert seen == names
-    assert server.client.get("/models", params={"next_page_token": "x"}).status_code == 400
+    for token in ("x", "-1", "9" * 5000):
+        assert server.client.get("/models", params={"next_page_token": token}).status_code == 400
 
 
 def test_invocations_path_explains_itself(server: RunningServer) -> None:
@@ -225,3 +226,12 @@ def test_requests_reach_the_handler_with_their_own_headers(server: RunningServer
     )
     assert json.loads(answer.content) == ["application/json", "application/json"]
     assert answer.headers["x-amzn-sagemaker-custom-attributes"] == "trace=7"
+
+
+def test_model_that_is_alone_is_tried_though_a_guess_says_that_it_may_not_fit(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    folder = scale_model(tmp_path / "m", padding_floats=10 << 20)
+    server = start_server(tmp_path, budget=45 << 20)
+    assert server.load("m", folder).status_code == 200
+    assert "may need 60 MiB of memory; 45 are free" in server.log.read_text()

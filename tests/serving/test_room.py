@@ -72,3 +72,32 @@ def test_platform_is_told_at_once(start_server: Servers, tmp_path: Path) -> None
     with one_busy_model(server, folder):
         assert server.load("wanted", scale_model(tmp_path / "wanted")).status_code == 507
     assert WAITS not in server.log.read_text()
+
+
+def test_client_that_leaves_while_its_model_waits_for_room_is_not_computed_for(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path, "repository", eviction="lru", budget_bytes=BUDGET, room_seconds=20.0)
+    code_model(tmp_path / "held", HELD)
+    (tmp_path / "counts").mkdir()
+    code_model(tmp_path / "counts", COUNTS)
+    body = b"POST /models/counts/invoke HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n1"
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(server.invoke, "held", 1)
+        wait_until((tmp_path / "held/inside").exists)
+        for _ in range(3):
+            with server.connect() as connection:
+                connection.sendall(body)
+                wait_until(lambda: WAITS in server.log.read_text())
+        (tmp_path / "held/released").touch()
+        assert busy.result().status_code == 200
+        assert server.invoke("counts", 1).text == "1"
+
+
+COUNTS = (
+    "seen = []\n"
+    "def model_fn(model_dir): return None\n"
+    "def transform_fn(model, body, content_type, accept):\n"
+    "    seen.append(body)\n"
+    "    return str(len(seen)), 'text/plain'\n"
+)

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from models import code_model
-from servers import RunningServer, Servers
+from servers import RunningServer, Servers, wait_until
 
 from mooring.serving.errors import SessionError
 from mooring.serving.sessions import NEW_SESSION, Sessions, command
@@ -107,3 +107,12 @@ def test_expired_session_is_gone_with_its_folder(tmp_path: Path) -> None:
 def test_other_bodies_are_no_commands(body: bytes) -> None:
     assert command(body) is None
     assert command(json.dumps({"requestType": "CLOSE"}).encode()) == "CLOSE"
+
+
+def test_expired_session_goes_without_another_request(start_server: Servers, tmp_path: Path) -> None:
+    folders = tmp_path / ".sessions"
+    server = start_server(tmp_path, enable_stateful_sessions=True, sessions_path=str(folders), session_seconds=1.0)
+    assert server.load("m", code_model(tmp_path / "m", CODE)).status_code == 200
+    assert OPENED in ask(server, NEW_SESSION).headers
+    assert len(list(folders.iterdir())) == 1
+    wait_until(lambda: not list(folders.iterdir()))

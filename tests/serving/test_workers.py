@@ -207,3 +207,29 @@ def test_package_that_cannot_be_installed_fails_the_load_and_says_so(start_serve
     answer = server.load("m", folder)
     assert answer.status_code == 500
     assert "pip install -r requirements.txt failed" in answer.json()["message"]
+
+
+def test_workers_for_whom_there_is_no_memory_are_refused_before_they_are_started(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path, budget=512 << 20)
+    assert server.load("m", code_model(tmp_path / "m", PID)).status_code == 200
+    wait_until(lambda: server.client.get("/models/m").json()["bytes"] > 4 << 20)  # once it has been looked at
+    answer = server.client.put("/models/m?min_worker=1000&synchronous=true")
+    assert answer.status_code == 507
+    assert len(server.client.get("/models/m").json()["hosts"]) == 1
+    assert server.client.put("/models/m?min_worker=2&synchronous=true").status_code == 200
+    assert len(server.client.get("/models/m").json()["hosts"]) == 2
+
+
+def test_process_is_not_replaced_under_a_model_that_is_being_loaded_into_it(
+    start_server: Servers, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path, shared_hosts=1, recycle_seconds=0.3, constants={"upkeep.CHECK_S": 0.05})
+    large = scale_model(tmp_path / "large", padding_floats=20 << 20)
+    for _ in range(8):
+        assert server.load("large", large).status_code == 200
+        assert server.invoke("large", [[1, 2, 3]]).json() == [[2, 4, 6]]
+        assert server.client.delete("/models/large").status_code == 200
+    assert server.log.read_text().count("is replaced: it is") > 2
+    assert "ended meanwhile" not in server.log.read_text()
