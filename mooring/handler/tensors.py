@@ -67,6 +67,12 @@ class Inputs(NamedTuple):
             return int(array.shape[0]) if array.ndim else 1
         return 1
 
+    @property
+    def agree_in_rows(self) -> bool:
+        """Whether all inputs have the same number of rows. Where not, nobody can tell which belong together."""
+        sizes = {array.shape[:1] for array in self.arrays.values()}
+        return len(sizes) == 1 and () not in sizes
+
 
 class Alike(NamedTuple):
     """The inputs of several requests as one array, since all bodies have one shape."""

@@ -346,6 +346,44 @@ def test_row_that_the_model_drops_takes_no_other_requests_answer(tmp_path: Path)
         assert together[2] == b"[[3.0,4.0]]"
 
 
+def total(path: Path) -> OnnxHandler:
+    """y = a + b"""
+    shape = ["n", 2]
+    node = helper.make_node("Add", ["a", "b"], ["y"])
+    return OnnxHandler.load(write(path, [node], {"a": shape, "b": shape}, {"y": shape}), LoadTerms())
+
+
+def pair(a: Any, b: Any) -> InferenceRequest:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.array(a, np.float32).reshape(-1, 2), b=np.array(b, np.float32).reshape(-1, 2))
+    return request(buffer.getvalue(), "application/x-npz")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pair([[0, 0], [0, 0]], []), pair([[10, 10]], [[1, 1]])),
+        (pair([[0, 0]] * 3, []), pair([[10, 10]], [[1, 1]])),
+        (pair([[5, 5], [6, 6]], [[7, 7]]), pair([[1, 1]], [[2, 2], [3, 3]])),
+        (pair([[5, 5], [6, 6]], [[7, 7]]), pair([[10, 10]], [[1, 1]])),
+    ],
+)
+def test_rows_of_different_clients_never_meet(
+    tmp_path: Path, first: InferenceRequest, second: InferenceRequest
+) -> None:
+    """Inputs that differ in their numbers of rows would be repeated, or shift the rows of all behind them."""
+    handler = total(tmp_path)
+    assert handler.max_batch_rows > 1
+    for requests in ([first, second], [second, first], [first, second, first, second, second]):
+        alone = [_told(*handler.respond([each])) for each in requests]
+        assert [_told(each) for each in handler.respond(requests)] == alone
+
+
+def _told(answered: InferenceResponse | Exception) -> Any:
+    """Return what a client is told."""
+    return answered.body if isinstance(answered, InferenceResponse) else (type(answered), str(answered))
+
+
 def test_model_whose_answers_never_differ_is_not_batched(tmp_path: Path) -> None:
     """Nothing could be seen of what its rows know of each other."""
     nodes = [helper.make_node("Sub", ["x", "x"], ["y"])]

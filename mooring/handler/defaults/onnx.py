@@ -106,7 +106,10 @@ class OnnxHandler:
         self._sessions, self._form = form.open(by_rows=self.max_batch_rows > 1), form
 
     def respond(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse | Exception]:
-        """Answer requests, those of one shape together, as many as have `max_batch_rows` rows between them."""
+        """Answer requests, those of one shape together, as many as have `max_batch_rows` rows between them.
+
+        One whose inputs have different numbers of rows runs alone: in a batch it would get rows of others.
+        """
         together = self._answer_alike(requests)
         if together is not None:
             return together
@@ -118,7 +121,7 @@ class OnnxHandler:
         groups: dict[Any, list[int]] = {}
         for index, inputs in enumerate(read):
             if isinstance(inputs, Inputs):
-                groups.setdefault(_shape_key(inputs), []).append(index)
+                groups.setdefault(_shape_key(inputs) if inputs.agree_in_rows else index, []).append(index)
         rows = {index: inputs.rows for index, inputs in enumerate(read) if isinstance(inputs, Inputs)}
         for group in groups.values():
             for batch in _batches(group, rows, self.max_batch_rows):
