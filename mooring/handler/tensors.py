@@ -120,7 +120,7 @@ class InputReader:
             return None
         is_single = array.ndim == len(spec.shape)
         if not is_single and array.ndim == len(spec.shape) + 1:
-            array = array.reshape(-1, *array.shape[2:])
+            array = array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
         if not spec.fits(array.shape) or not len(array):
             return None
         return Alike({spec.name: array}, len(array) // len(bodies), is_single)

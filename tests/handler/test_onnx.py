@@ -82,6 +82,9 @@ def test_array_object_and_single_row_mean_the_same(tmp_path: Path) -> None:
         ([[1, "nan"]], "does not fit float32"),
         ({"y": [[1, 2]]}, "missing: 'x'; not an input: 'y'"),
         (7, "a scalar"),
+        ([], "0, which does not fit"),
+        ([[]], "1 x 0, which does not fit"),
+        ([[], []], "2 x 0, which does not fit"),
     ],
 )
 def test_input_that_does_not_fit_is_told_what_would(tmp_path: Path, body: Any, problem: str) -> None:
