@@ -248,7 +248,7 @@ def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
 def answer_values(names: Sequence[str], outputs: Sequence[Any], *, is_single: bool) -> dict[str, Any]:
     """Return outputs by name, each without its batch dimension if there was one row."""
     if is_single:
-        outputs = [output[0] if np.ndim(output) else output for output in outputs]
+        outputs = [only_row(output) for output in outputs]
     return dict(zip(names, outputs, strict=True))
 
 
@@ -267,5 +267,14 @@ def answer_value(names: Sequence[str], outputs: Sequence[Any], *, is_single: boo
     """Return what to encode: the only output as it is, several as an object of outputs by name."""
     if len(outputs) == 1:
         (only,) = outputs
-        return only[0] if is_single and np.ndim(only) else only
+        return only_row(only) if is_single else only
     return answer_values(names, outputs, is_single=is_single)
+
+
+def only_row(output: Any) -> Any:
+    """Return the output for a single row without its batch dimension.
+
+    One whose first dimension is not of size one has none: it counts what was found in a picture, say.
+    """
+    has_items = output.ndim > 0 if isinstance(output, np.ndarray) else isinstance(output, list)
+    return output[0] if has_items and len(output) == 1 else output

@@ -349,6 +349,45 @@ def test_row_that_the_model_drops_takes_no_other_requests_answer(tmp_path: Path)
         assert together[2] == b"[[3.0,4.0]]"
 
 
+def detector(path: Path) -> OnnxHandler:
+    """Finds in a row, or a picture, the pixels above 100, and how many there are."""
+    nodes = [
+        helper.make_node("Greater", ["x", "limit"], ["is_found"]),
+        helper.make_node("NonZero", ["is_found"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["found"]),
+        helper.make_node("Cast", ["found"], ["boxes"], to=TensorProto.FLOAT),
+    ]
+    limit = constant("limit", 100.0, TensorProto.FLOAT)
+    file = write(path, [limit, *nodes], {"x": ["n", 1, 1, 4]}, {"boxes": ["found", 4]})
+    return OnnxHandler.load(file, LoadTerms())
+
+
+def picture(*columns: int) -> bytes:
+    """A PNG of one line."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([columns], np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("columns", "boxes"),
+    [((0, 0, 0, 0), []), ((0, 200, 0, 250), [[0, 0, 0, 1], [0, 0, 0, 3]])],
+)
+def test_all_that_is_found_in_a_picture_is_told(tmp_path: Path, columns: tuple[int, ...], boxes: list[Any]) -> None:
+    """What has no batch dimension is not cut to its first item, also where it has none."""
+    handler = detector(tmp_path)
+    assert answer(handler, picture(*columns), content_type="image/png") == boxes
+    assert answer(handler, [[[*columns]]]) == boxes
+    tensors = {"inputs": [{"name": "x", "shape": [1, 1, 4], "datatype": "FP32", "data": [*columns]}]}
+    assert answer(handler, tensors)["outputs"][0]["shape"] == [len(boxes), 4]
+
+
+def test_picture_in_which_nothing_is_found_spoils_no_other(tmp_path: Path) -> None:
+    requests = [request(picture(0, columns, 0, columns), "image/png") for columns in (0, 200, 0)]
+    told = [_told(each) for each in detector(tmp_path).respond(requests)]
+    assert told == [b"[]", b"[[0.0,0.0,0.0,1.0],[0.0,0.0,0.0,3.0]]", b"[]"]
+
+
 def total(path: Path) -> OnnxHandler:
     """y = a + b"""
     shape = ["n", 2]

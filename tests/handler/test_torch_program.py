@@ -55,6 +55,13 @@ class Doubling(nn.Module):
         return {"double": x * 2, "more": x + 1}
 
 
+class Detecting(nn.Module):
+    """Finds in a row the places above zero, however many there are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nonzero(x > 0)
+
+
 class Dropping(nn.Module):
     """Leaves half out while it is trained."""
 
@@ -151,6 +158,12 @@ def test_all_bodies_mean_the_same(
 @pytest.mark.parametrize("name", ["linear.pt", "linear.pt2"])
 def test_single_row_gets_a_single_answer(handlers: dict[str, TorchProgramHandler], name: str) -> None:
     assert np.allclose(answer(handlers[name], [1, 2, 3]), answer(handlers[name], [[1, 2, 3]])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("row", "places"), [([1, 0, 2], [[0, 0], [0, 2]]), ([0, 0, 0], [])])
+def test_all_that_is_found_in_a_row_is_told(tmp_path: Path, row: list[int], places: list[Any]) -> None:
+    handler = TorchProgramHandler.load(export(tmp_path / "m.pt2", Detecting(), torch.ones(2, 3)), LoadTerms())
+    assert answer(handler, row) == places
 
 
 @pytest.mark.parametrize("name", ["lookup.pt", "lookup.pt2"])

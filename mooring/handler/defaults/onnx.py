@@ -169,7 +169,7 @@ class OnnxHandler:
     def _encode_alike(self, values: Sequence[Any], accept: str) -> list[InferenceResponse | Exception]:
         try:
             return [InferenceResponse(body, content_type) for body, content_type in codecs.encode_each(values, accept)]
-        except (MooringError, TypeError):
+        except Exception:  # noqa: BLE001 - whatever it is, each request is told of its own below
             return [_answered(partial(_response, value, accept)) for value in values]
 
     def _read(self, request: InferenceRequest) -> Inputs | Exception:
@@ -239,7 +239,7 @@ class OnnxHandler:
     ) -> InferenceResponse | Exception:
         if asked is not None:
             return _answered(partial(self._encode_tensors, output, request, asked, is_single=is_single))
-        return _answered(partial(_response, answer_value(self._outputs, output, is_single=is_single), request.accept))
+        return _answered(lambda: _response(answer_value(self._outputs, output, is_single=is_single), request.accept))
 
     def _encode_tensors(
         self, output: list[Array], request: InferenceRequest, asked: TensorRequest, *, is_single: bool
@@ -262,10 +262,14 @@ def _answered(write: Callable[[], InferenceResponse]) -> InferenceResponse | Exc
     """Return an answer as it is written, or what is to be told instead."""
     try:
         return write()
-    except MooringError as error:
+    except (MooringError, MemoryError) as error:
         return error
     except TypeError as error:  # an output that is no tensor, and that the type of the answer does not know
         return PredictionError(f"The model's output cannot be written: {error}")
+    except Exception as error:  # whatever it is, it is no other request's
+        logger.warning("An output cannot be written.", exc_info=True)
+        problem = f"The model's output cannot be written: {type(error).__name__}; the server's log has the details."
+        return PredictionError(problem)
 
 
 def _picture_fit(session: ort.InferenceSession, specs: Sequence[InputSpec], file: Path) -> PictureFit:

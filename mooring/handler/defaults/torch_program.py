@@ -21,7 +21,7 @@ from mooring.handler.media_types import JSON
 from mooring.handler.open_inference_answers import datatype_of
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.stages import WATCH, timed
-from mooring.handler.tensors import InputReader, InputSpec
+from mooring.handler.tensors import InputReader, InputSpec, only_row
 from mooring.handler.terms import LoadTerms
 
 from .model_cache import LEAST_MODEL_BYTES, Tier
@@ -91,6 +91,10 @@ class TorchProgramHandler:
                 answers.append(error)
             except TypeError as error:
                 answers.append(PredictionError(f"The model's output cannot be written: {error}"))
+            except Exception as error:  # whatever it is, it is no other request's
+                logger.warning("A request failed.", exc_info=True)
+                problem = f"The request failed: {type(error).__name__}; the server's log has the details."
+                answers.append(PredictionError(problem))
         return answers
 
     def metadata(self) -> dict[str, Any]:
@@ -276,7 +280,7 @@ def _plain(output: Any, *, is_single: bool) -> Any:
     if isinstance(output, torch.Tensor):
         tensor = output.detach().cpu()
         array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        return array[0] if is_single and array.ndim else array
+        return only_row(array) if is_single else array
     if isinstance(output, Mapping):
         return {name: _plain(inner, is_single=is_single) for name, inner in output.items()}
     if isinstance(output, (list, tuple)):
