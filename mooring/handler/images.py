@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,8 @@ def decode_image(body: bytes, content_type: str, shape: tuple[int, int, int], fi
     """
     channels, height, width = shape
     picture = decode_picture(body, content_type, channels, least_side=fit.least_side)
-    return pixels_of(fit.fitted(picture, width, height))
+    with _damage_named(content_type):
+        return pixels_of(fit.fitted(picture, width, height))
 
 
 def decode_picture(body: bytes, content_type: str, channels: int, *, least_side: int | None = None) -> "Image.Image":
@@ -97,9 +99,9 @@ def decode_picture(body: bytes, content_type: str, channels: int, *, least_side:
 
     Raises `BodyDecodeError` for what is not a picture, is cut short, or is larger than it is worth.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
+    with _damage_named(content_type):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit comes next
             picture: Image.Image = Image.open(io.BytesIO(body))
@@ -110,10 +112,21 @@ def decode_picture(body: bytes, content_type: str, channels: int, *, least_side:
             scale = least_side / min(picture.size)
             picture.draft(MODES[channels], (round(picture.width * scale), round(picture.height * scale)))
         return picture.convert(MODES[channels])
+
+
+@contextmanager
+def _damage_named(content_type: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into `BodyDecodeError`: each of its formats raises what its parser happens to."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
+    except (BodyDecodeError, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise BodyDecodeError(content_type, "it is no picture in a format that is known here") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BodyDecodeError(content_type, f"the picture is damaged: {error}") from error
+    except Exception as error:
+        raise BodyDecodeError(content_type, f"the picture is damaged: {str(error) or type(error).__name__}") from error
 
 
 def resized(picture: "Image.Image", width: int, height: int) -> "Image.Image":

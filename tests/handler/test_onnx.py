@@ -184,6 +184,25 @@ def test_truncated_picture_is_the_callers_error(tmp_path: Path, size: int) -> No
         answer(double(tmp_path, ["n", 1, 2, 2]), buffer.getvalue()[:size], content_type="application/x-image")
 
 
+def damaged(kind: str, place: int, value: int) -> bytes:
+    """A picture with another byte at a place of its head."""
+    buffer = io.BytesIO()
+    Image.fromarray((np.arange(64 * 64 * 3) % 251).astype(np.uint8).reshape(64, 64, 3)).save(buffer, kind)
+    content = bytearray(buffer.getvalue())
+    content[place] = value
+    return bytes(content)
+
+
+# The place is of what the pixels are, of where they are, and of how they are compressed.
+@pytest.mark.parametrize(("kind", "place", "value"), [("DDS", 80, 0), ("AVIF", 96, 114), ("PNG", 50, 0)])
+def test_damaged_picture_spoils_no_other(tmp_path: Path, kind: str, place: int, value: int) -> None:
+    """Pillow raises errors of many types, each of its formats others."""
+    bodies = [damaged("PNG", 0, 137), damaged(kind, place, value), damaged("PNG", 0, 137)]
+    handler = double(tmp_path, ["n", 1, 2, 2])
+    answers = handler.respond([request(body, "application/x-image") for body in bodies])
+    assert [type(each) for each in answers] == [InferenceResponse, BodyDecodeError, InferenceResponse]
+
+
 def test_picture_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("1", (MAX_PIXELS // 5000, 5001)).save(buffer, "PNG")

@@ -177,6 +177,11 @@ class OnnxHandler:
             return self._reader.read(request.body, request.content_type)
         except (MooringError, MemoryError) as error:
             return error
+        except Exception as error:  # whatever it is, it is no other request's
+            logger.warning("A body cannot be read.", exc_info=True)
+            return PredictionError(
+                f"The body cannot be read: {type(error).__name__}; the server's log has the details."
+            )
 
     def _answer_batch(
         self, batch: list[Inputs], requests: Sequence[InferenceRequest]
