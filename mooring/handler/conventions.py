@@ -14,6 +14,7 @@ from .answers import plain, to_bytes
 from .chunks import is_stream
 from .errors import BodyDecodeError, HandlerError, ModelLoadError
 from .media_types import CSV, JSON, parse
+from .open_inference import adds_up
 from .protocol import InferenceRequest, InferenceResponse
 from .terms import LoadTerms
 
@@ -21,6 +22,9 @@ from .terms import LoadTerms
 TEXT_TYPES = frozenset({JSON, CSV})
 ACCEPT_VARIABLE = "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"
 ANY = "*/*"
+# Beyond this an array of text is one of objects, which takes no more than the texts themselves.
+MOST_TEXT_BYTES = 64 << 20
+CHARACTER_BYTES = 4
 # Where a JSON object holds the inputs, beside others.
 INPUT_KEYS = ("inputs", "instances")
 
@@ -130,9 +134,24 @@ def default_input(request: InferenceRequest, model: Any) -> Any:
 
 def _as_array(value: list[Any], content_type: str) -> Any:
     try:
-        return np.asarray(value)
+        return np.asarray(value, dtype=object if _is_wide_text(value) else None)
     except ValueError as error:
         raise BodyDecodeError(content_type, "its rows have different lengths") from error
+
+
+def _is_wide_text(value: list[Any]) -> bool:
+    """Whether an array of a list's texts, which gives each the room of the longest, would be larger than it is worth.
+
+    Raises `ValueError` for lists of different lengths, which an array of objects could hold.
+    """
+    if adds_up(value):
+        return False
+    objects = np.array(value, dtype=object)
+    items = objects.ravel().tolist()
+    if list in set(map(type, items)):
+        raise ValueError("lists of different lengths")
+    longest = max((len(item) for item in items if isinstance(item, str)), default=0)
+    return len(items) * longest * CHARACTER_BYTES > MOST_TEXT_BYTES
 
 
 def default_predict(data: Any, model: Any) -> Any:

@@ -7,8 +7,9 @@ Text travels as BYTES, and is given to models as Triton gives it: arrays of `byt
 import contextvars
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ LENGTH_BYTES = 4
 NOTHING = memoryview(b"")
 # What numpy allows an array.
 MOST_DIMENSIONS = 32
+# The types of JSON's values that become floats.
+FLOAT_KINDS = frozenset({float, int, bool, type(None)})
 
 
 class TensorRequestError(CallerError):
@@ -243,11 +246,11 @@ def array_of(value: Any, dtype: np.dtype[Any]) -> Array:
     Raises `ValueError` for what is not regular, not of that kind, or out of its range.
     """
     if dtype.kind == "f":
+        # Found out before numpy sees it, which would read text as numbers, and give all texts the longest one's room.
+        if not (adds_up(value) or kinds_of(value) <= FLOAT_KINDS):
+            raise ValueError(_misfit(np.array(value, dtype=object), dtype))
         try:
-            held = np.array(value)
-            if held.dtype.kind == "U" or (held.dtype.kind == "O" and str in set(map(type, held.ravel().tolist()))):
-                raise ValueError("it holds text")  # which numpy would read as numbers
-            made: Array = _strict.context.run(np.array, value if held.dtype.kind == "O" else held, dtype)
+            made: Array = _strict.context.run(np.array, value, dtype)
             return made
         except (FloatingPointError, OverflowError) as error:
             raise ValueError(f"it holds numbers beyond the range of {dtype}") from error
@@ -266,10 +269,39 @@ def array_of(value: Any, dtype: np.dtype[Any]) -> Array:
         raise ValueError(f"it holds numbers beyond the range of {dtype}") from error
 
 
+def kinds_of(value: Any) -> set[type]:
+    """Return the types of what nested lists hold, with `list` itself where only some items of a level are lists."""
+    items, kinds = [value], {type(value)}
+    while kinds == {list}:
+        items = [*chain.from_iterable(items)]
+        kinds = set(map(type, items))
+    return kinds
+
+
+def adds_up(value: Any) -> bool:
+    """Whether nested lists hold numbers only, as far as they are regular: nothing else of JSON adds up.
+
+    Takes a quarter of the time that to look at their types takes.
+    """
+    rows = [value]
+    try:
+        while rows and isinstance(rows[0], list) and rows[0] and isinstance(rows[0][0], list):
+            rows = [*chain.from_iterable(rows)]
+        for row in rows:
+            sum(row)
+    except (TypeError, OverflowError):
+        return False
+    return True
+
+
+def named_kinds(kinds: Iterable[type]) -> str:
+    """Return the types of JSON's values as clients know them."""
+    names = {str: "text", float: "float64", type(None): "null", dict: "objects", bool: "bool", int: "int64"}
+    return ", ".join(sorted(names.get(kind, kind.__name__) for kind in kinds))
+
+
 def _misfit(array: Array, dtype: np.dtype[Any]) -> str:
     kinds = {type(item) for item in array.ravel().tolist()}
     if list in kinds:
         return "it is not a regular array"
-    names = {str: "text", float: "float64", type(None): "null", dict: "objects", bool: "bool", int: "int64"}
-    held = ", ".join(sorted(names.get(kind, kind.__name__) for kind in kinds))
-    return f"it holds {held}, which does not fit {'text' if dtype.kind == 'O' else dtype}"
+    return f"it holds {named_kinds(kinds)}, which does not fit {'text' if dtype.kind == 'O' else dtype}"

@@ -1,6 +1,8 @@
 """What functions are given, and what becomes of what they return."""
 
 import importlib
+import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,35 @@ def test_default_input_is_an_array_and_objects_stay_what_they_are() -> None:
         conventions.default_input(request(b"[[1], [1, 2]]"), None)
     with pytest.raises(UnsupportedContentTypeError):
         conventions.default_input(request(content_type="video/mp4"), None)
+
+
+@pytest.mark.parametrize(
+    ("body", "dtype"),
+    [
+        (b'["a", "bc"]', "<U2"),
+        (b'[["a"], ["bc"]]', "<U2"),
+        (b"[1, 2]", "int64"),
+        (b"[[1.5, 2]]", "float64"),
+        (b"[null, 1]", "object"),
+        (b"[]", "float64"),
+    ],
+)
+def test_default_input_has_the_type_that_numpy_gives_it(body: bytes, dtype: str) -> None:
+    assert conventions.default_input(request(body), None).dtype == np.dtype(dtype)
+
+
+def test_long_text_among_many_takes_no_more_memory_than_the_body() -> None:
+    """As numpy's own array of text it would take 4 GB: as many times the longest as there are elements."""
+    texts = [""] * 30_000 + ["a" * 30_000]
+    tracemalloc.start()
+    try:
+        given = conventions.default_input(request(json.dumps(texts).encode()), None)
+        with pytest.raises(BodyDecodeError, match="different lengths"):
+            conventions.default_input(request(json.dumps([texts, ["a"]]).encode()), None)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert given.tolist() == texts
 
 
 def test_default_prediction_calls_what_can_be_called() -> None:

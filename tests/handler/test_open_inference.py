@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,21 @@ def test_request_that_is_none_is_told_why(given: Any, problem: str) -> None:
 def test_bytes_that_are_no_tensor_are_told_why(datatype: str, tail: bytes, problem: str) -> None:
     with pytest.raises(TensorRequestError, match=problem):
         decoded({"inputs": [tensor("x", datatype, [1], parameters={"binary_data_size": len(tail)})]}, tail)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "INT64", "BOOL"])
+@pytest.mark.parametrize("few", ["", 1.5, None])
+def test_text_among_numbers_takes_no_more_memory_than_the_body(datatype: str, few: Any) -> None:
+    """As numpy's own array of text it would take 4 GB: as many times the longest as there are elements."""
+    data = [few] * 30_000 + ["a" * 30_000]
+    body = json.dumps({"inputs": [tensor("x", datatype, [len(data)], data=data)]}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(TensorRequestError, match="text, which does not fit"):
+            decode_request(body, PLAIN)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_bytes_that_belong_to_no_input_are_an_error() -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,18 @@ def test_all_bodies_mean_the_same(
 @pytest.mark.parametrize("name", ["linear.pt", "linear.pt2"])
 def test_single_row_gets_a_single_answer(handlers: dict[str, TorchProgramHandler], name: str) -> None:
     assert np.allclose(answer(handlers[name], [1, 2, 3]), answer(handlers[name], [[1, 2, 3]])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear.pt", "linear.pt2"])
+def test_text_takes_no_more_memory_than_the_body(handlers: dict[str, TorchProgramHandler], name: str) -> None:
+    """As numpy's own array of text it would take 4 GB: as many times the longest as there are elements."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(PredictionInputError, match="holds text, which"):
+            answer(handlers[name], [""] * 30_000 + ["a" * 30_000])
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("row", "places"), [([1, 0, 2], [[0, 0], [0, 2]]), ([0, 0, 0], [])])

@@ -18,6 +18,7 @@ from mooring.contract.errors import MooringError
 from mooring.handler import codecs
 from mooring.handler.errors import ModelLoadError, PredictionError, PredictionInputError
 from mooring.handler.media_types import JSON
+from mooring.handler.open_inference import adds_up, kinds_of, named_kinds
 from mooring.handler.open_inference_answers import datatype_of
 from mooring.handler.protocol import InferenceRequest, InferenceResponse
 from mooring.handler.stages import WATCH, timed
@@ -41,6 +42,7 @@ OF_INPUTS = re.compile(
     r"|Long|Float|Double",
     re.IGNORECASE,
 )
+NUMBER_KINDS = frozenset({float, int, bool})
 OF_TYPES = re.compile(r"scalar type|dtype|Long|Int\b")
 
 
@@ -241,6 +243,9 @@ class _Script:
         return {name: self._array(name, inner) for name, inner in value.items()}
 
     def _array(self, name: str, value: Any) -> Array:
+        kinds = set() if isinstance(value, np.ndarray) or adds_up(value) else kinds_of(value)
+        if not kinds <= NUMBER_KINDS | {list}:  # of texts numpy would make an array that gives all the longest's room
+            raise self._error(f"Input '{name}' holds {named_kinds(kinds - {list})}, which is no number.")
         try:
             array = np.asarray(value)
         except ValueError as error:  # lists of different lengths
