@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,21 @@ Array = NDArray[Any]
 
 # What only a float is written with. Some versions of numpy would take 1.5 for a whole number, and cut it.
 FLOATING = re.compile("[.eEnN]")
+# What programs write where a value is missing, in lower case; "nan" is a number.
+MISSING = frozenset({"na", "n/a", "#n/a", "null", "none", "?", "-"})
 
 
 def decode_csv(body: bytes, media_type: MediaType) -> Array:
     """Return a table, rows x columns: of whole numbers, of floats (an empty cell is not a number), or of text.
 
-    A first line without any number is a header and left out, unless nothing in the table is a number.
+    A first line is a header and left out if it has no number and not only cells that are empty or say that a value is
+    missing, unless nothing in the table is a number.
     Raises `BodyDecodeError` naming the line.
     """
     try:
         text = media_type.text(body)
         first, _, rest = text.partition("\n")
-        has_header = bool(rest.strip()) and not any(_is_number(cell.strip('"\r')) for cell in first.split(","))
+        has_header = bool(rest.strip()) and _is_header(cell.strip('"\r') for cell in first.split(","))
         table = _numbers(rest if has_header else text)
         if table is not None and (not has_header or table.shape[1] == len(first.split(","))):
             return table
@@ -60,7 +63,7 @@ def _with_care(lines: Sequence[tuple[int, list[str]]]) -> Array:
     rows = [cells for _, cells in lines]
     if not any(_is_number(cell) for row in rows for cell in row):
         return np.array(rows, dtype=object)
-    has_header = not any(map(_is_number, rows[0]))
+    has_header = _is_header(rows[0])
     for number, cells in lines[has_header:]:
         for cell in cells:
             if cell.strip() and not _is_number(cell):
@@ -80,6 +83,15 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
         yield from ((reader.line_num, cells) for cells in reader if cells)
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
+
+
+def _is_header(cells: Iterable[str]) -> bool:
+    """Whether cells are names, some of which may be empty, as that of an index is.
+
+    A row of missing values alone is none: left out, it would shift all rows behind it.
+    """
+    names = [cell.strip().lower() for cell in cells]
+    return not any(map(_is_number, names)) and any(name and name not in MISSING for name in names)
 
 
 def _is_number(cell: str) -> bool:

@@ -139,6 +139,13 @@ def test_json_lines_of_unequal_lists_are_written() -> None:
         (b"1,2\n \n3,4\n", np.array([[1.0, 2.0], [3.0, 4.0]])),
         (b"1, 2\n", np.array([[1, 2]])),
         (b"5\n", np.array([[5]])),
+        (b",,\n1,2,3\n", np.array([[np.nan] * 3, [1, 2, 3]])),
+        (b" ,\r\n1,2\r\n", np.array([[np.nan] * 2, [1, 2]])),
+        (b'"",""\n1,2\n', np.array([[np.nan] * 2, [1, 2]])),
+        (b"nan,nan\n1,2\n", np.array([[np.nan] * 2, [1, 2]])),
+        (b"\n5\n6\n", np.array([[5], [6]])),
+        (b"none of,n\n1,2\n", np.array([[1, 2]])),
+        (b",a,NA\n0,1,2\n", np.array([[0, 1, 2]])),
         (b"", np.empty((0, 0))),
     ],
 )
@@ -155,6 +162,14 @@ def test_table_of_text_stays_text() -> None:
 def test_number_that_is_none_is_told_by_its_line_after_the_header() -> None:
     with pytest.raises(BodyDecodeError, match="line 3: 'x' is no number"):
         codecs.decode(b"a,b\n1,2\n3,x\n", "text/csv")
+
+
+@pytest.mark.parametrize("marker", ["NA", "n/a", "#N/A", "null", "None", "?", "-", " NA", '"NA"'])
+@pytest.mark.parametrize("first", ["{0},{0}", "{0},", "{0},5"])
+def test_first_line_of_missing_values_is_no_header(marker: str, first: str) -> None:
+    """Left out without a word, it would give each row the answer of the one behind it."""
+    with pytest.raises(BodyDecodeError, match=r"line 1: .* is no number"):
+        codecs.decode(f"{first.format(marker)}\n1,2\n".encode(), "text/csv")
 
 
 def test_header_has_as_many_columns_as_its_table() -> None:
