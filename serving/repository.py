@@ -1,12 +1,12 @@
 """Where models are found: under the platform's folder, in a repository of folders and archives, or one given path."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mooring.artifact.archive import extract
 from mooring.handler.access import denials_named
+from mooring.handler.defaults.model_cache import version_of
 
 from .errors import ModelNotFoundError, ModelPathError
 
@@ -34,9 +34,7 @@ class Unpacker:
         """
         if path.is_dir():
             return path
-        facts = path.stat()
-        version = f"{path.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
-        target = self.cache / hashlib.sha256(os.fsencode(version)).hexdigest()[:32]
+        target = self.cache / version_of(path, made_with="")[:32]
         if not target.exists():
             self.cache.mkdir(mode=0o700, exist_ok=True)
             with denials_named(path):

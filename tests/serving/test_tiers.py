@@ -1,6 +1,8 @@
 """Large ONNX models in their three forms, in a real server; and past the limit of mappings of a process."""
 
+import json
 import os
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,9 +13,13 @@ from models import layered_model, scale_model
 from onnx import TensorProto, helper, numpy_helper
 from servers import RunningServer, Servers, wait_until
 
+from mooring.artifact.archive import pack
 from mooring.handler.defaults.model_cache import Tier
+from mooring.handler.defaults.onnx import OnnxHandler
 from mooring.handler.defaults.onnx_cache import OnnxCache
 from mooring.handler.defaults.onnx_tiers import open_session
+from mooring.handler.protocol import InferenceRequest, InferenceResponse
+from mooring.handler.terms import LoadTerms
 from mooring.serving.memory import private_bytes
 
 WIDTH = 1024
@@ -101,6 +107,57 @@ def test_file_that_changes_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
     assert cache.find(file) == made
     os.utime(file, (1, 1))
     assert cache.find(file) is None
+
+
+def test_model_unpacked_in_place_of_another_of_its_size_answers_as_itself(tmp_path: Path) -> None:
+    variables = {"MOORING_MODEL_CACHE": str(tmp_path / "cache")}
+    cache = OnnxCache.open(variables)
+    assert cache is not None
+    file = tmp_path / "model/model.onnx"
+    row = json.dumps(np.ones((1, WIDTH)).tolist()).encode()
+    answers, sizes = [], set()
+    for seed in (1, 2):
+        pack(layered_model(tmp_path / f"{seed}", 4, seed), tmp_path / "model.tar.gz")
+        with tarfile.open(tmp_path / "model.tar.gz") as archive:
+            archive.extractall(file.parent, filter="data")  # which keeps times, as the platform's does
+        sizes.add((file.stat().st_size, file.stat().st_mtime_ns))
+        for tier in (Tier.INLINE, Tier.MAPPED):
+            handler = OnnxHandler.load(file, LoadTerms(variables=variables))
+            assert handler.metadata()["tier"] == tier.value
+            (answer,) = handler.respond([InferenceRequest(row, "application/json", "", {})])
+            assert isinstance(answer, InferenceResponse)
+            answers.append(json.loads(answer.body))
+            assert cache.make(file) == cache.find(file)
+    assert len(sizes) == 1
+    assert np.allclose(answers[0], answers[1], rtol=1e-4, atol=1e-4)
+    assert np.allclose(answers[2], answers[3], rtol=1e-4, atol=1e-4)
+    assert not np.allclose(answers[0], answers[2], rtol=1e-1, atol=1e-1)
+
+
+@pytest.mark.parametrize("location", ["weights", "parts/weights"])
+def test_weights_that_change_beside_their_model_are_not_taken_for_the_old_ones(tmp_path: Path, location: str) -> None:
+    (tmp_path / "cache").mkdir(mode=0o700)
+    cache = OnnxCache(tmp_path / "cache")
+    weights = tmp_path / "m" / location
+    weights.parent.mkdir(parents=True)
+    file = tmp_path / "m/model.onnx"
+    onnx.save(turned_model(), file, save_as_external_data=True, location=location)
+    times = (weights.stat().st_atime_ns, weights.stat().st_mtime_ns)
+    made = cache.make(file)
+    assert made is not None
+    assert cache.find(file) == made
+    weights.write_bytes(weights.read_bytes()[::-1])
+    os.utime(weights, ns=times)
+    assert cache.find(file) is None
+
+
+def turned_model() -> onnx.ModelProto:
+    """Return a model of a matrix that optimising turns, and so moves into the model's file."""
+    weight = numpy_helper.from_array(np.arange(512 * 512, dtype=np.float32).reshape(512, 512), "w")
+    nodes = [helper.make_node("Transpose", ["w"], ["t"]), helper.make_node("MatMul", ["x", "t"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 512]) for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "turned", [x], [y], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_mapped_form_says_of_itself_what_the_file_does(tmp_path: Path) -> None:

@@ -94,5 +94,9 @@ class ModelCache(ABC):
 def version_of(*files: Path, made_with: str) -> str:
     """Return a name for files as they are now: other versions of them, or of what reads them, have other names."""
     facts = ((file.resolve(), file.stat()) for file in files)
-    versions = [f"{path}:{found.st_size}:{found.st_mtime_ns}" for path, found in facts]
-    return hashlib.sha256("\n".join((*versions, made_with)).encode()).hexdigest()
+    # Size and time of change do not tell versions apart: an archive's members all have the time that it states for
+    # them, and a model trained again has the size it had. Nobody chooses the time at which a file came to be here.
+    versions = [
+        f"{path}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}" for path, found in facts
+    ]
+    return hashlib.sha256(os.fsencode("\n".join((*versions, made_with)))).hexdigest()

@@ -4,7 +4,9 @@ Entries of other versions of onnxruntime are not seen.
 """
 
 import hashlib
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnxruntime as ort
@@ -35,6 +37,7 @@ class OnnxCache(ModelCache):
         """
         import onnx
 
+        entry = _entry(source)  # of what is read below, whatever lies there when it has been
         with tempfile.TemporaryDirectory(prefix="optimised-", dir=self._folder) as folder:
             optimised = Path(folder) / "model.onnx"
             _optimise(source, optimised)
@@ -45,7 +48,7 @@ class OnnxCache(ModelCache):
         content = model.SerializeToString()
         name = f"{hashlib.sha256(content).hexdigest()}.onnx"
         self._write(name, content)
-        self._write(_entry(source), "\n".join([name, *weights]).encode())
+        self._write(entry, "\n".join([name, *weights]).encode())
         return self.find(source)
 
     def _externalise(self, model: "onnx.ModelProto") -> list[str]:  # type: ignore[name-defined]  # noqa: F821 - as above
@@ -67,7 +70,15 @@ class OnnxCache(ModelCache):
 
 def _entry(file: Path) -> str:
     """Return the name of the file that says where a model's mapped form is."""
-    return f"{version_of(file, made_with=ort.__version__)}.entry"
+    return f"{version_of(file, *sorted(_others(file)), made_with=ort.__version__)}.entry"
+
+
+def _others(file: Path) -> Iterator[Path]:
+    """Yield what else lies in a model's folder: any of it may hold weights, and only the whole graph says which."""
+    for parent, folders, names in os.walk(file.parent):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        others = (Path(parent, name) for name in names)
+        yield from (path for path in others if path != file and path.is_file())
 
 
 def _optimise(file: Path, target: Path) -> None:

@@ -45,6 +45,7 @@ class SafetensorsCache(ModelCache):
 
         Raises `safetensors.SafetensorError` for a damaged file.
         """
+        entry = _entry(source)  # of what is read below, whatever lies there when it has been
         files: dict[str, str] = {}  # tensor -> file
         small: dict[str, torch.Tensor] = {}
         for name, tensor in read_tensors(source):
@@ -61,7 +62,7 @@ class SafetensorsCache(ModelCache):
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {name: f"../{file}" for name, file in files.items()},
         }
-        with publish_folder(self._folder / _entry(source)) as beside:
+        with publish_folder(self._folder / entry) as beside:
             (beside / INDEX).write_text(json.dumps(index), encoding="ascii")
             for name in CONFIGS:
                 if (source / name).is_file():

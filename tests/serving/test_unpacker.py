@@ -1,0 +1,24 @@
+"""An archive is unpacked once per version of it, into a folder of its own."""
+
+import os
+import tarfile
+from pathlib import Path
+
+from mooring.serving.repository import Unpacker
+
+
+def archive(base: Path, content: bytes) -> Path:
+    """Write an archive with a time of its own, as copying tools do that keep times."""
+    (base / "model.onnx").write_bytes(content)
+    with tarfile.open(base / "model.tar", "w") as tar:
+        tar.add(base / "model.onnx", "model.onnx")
+    os.utime(base / "model.tar", (1, 1))
+    return base / "model.tar"
+
+
+def test_archive_is_unpacked_once_and_another_of_its_size_anew(tmp_path: Path) -> None:
+    unpacker = Unpacker(tmp_path / "cache")
+    first = unpacker.folder(archive(tmp_path, b"one"))
+    assert unpacker.folder(tmp_path / "model.tar") == first
+    second = unpacker.folder(archive(tmp_path, b"two"))
+    assert [(folder / "model.onnx").read_bytes() for folder in (first, second)] == [b"one", b"two"]
