@@ -1,8 +1,9 @@
 """Where models are found: under the platform's folder, in a repository of folders and archives, or one given path."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from mooring.artifact.archive import extract
 from mooring.handler.access import denials_named
@@ -26,6 +27,7 @@ class Unpacker:
     """Gives the folder of a model, unpacking an archive once per version of it into a folder of its own."""
 
     cache: Path  # a folder, or the name of one that is to be made
+    _locks: dict[str, Lock] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def folder(self, path: Path) -> Path:
         """Return `path` itself if it is a folder, else the folder its archive was unpacked to.
@@ -34,12 +36,19 @@ class Unpacker:
         """
         if path.is_dir():
             return path
-        target = self.cache / version_of(path, made_with="")[:32]
+        version = version_of(path, made_with="")[:32]
+        target = self.cache / version
         if not target.exists():
-            self.cache.mkdir(mode=0o700, exist_ok=True)
-            with denials_named(path):
-                extract(path, target)
+            with self._locks.setdefault(version, Lock()):
+                self._unpack(path, target)
         return target
+
+    def _unpack(self, path: Path, target: Path) -> None:
+        if target.exists():
+            return  # another thread was quicker, and its model may be loading from there
+        self.cache.mkdir(mode=0o700, exist_ok=True)
+        with denials_named(path):
+            extract(path, target)
 
 
 @dataclass(frozen=True)

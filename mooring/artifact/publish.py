@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: written beside their place, synced, renamed."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -26,10 +27,11 @@ def publish_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def publish_folder(path: Path) -> Iterator[Path]:
+def publish_folder(path: Path, *, replaces: bool = True) -> Iterator[Path]:
     """Give a folder to fill, which becomes `path` when the block ends well and is deleted when it does not.
 
-    A folder that is there already is replaced.
+    A folder that is there already is replaced; it stays with `replaces=False`, for folders whose name says what they
+    hold: somebody may be reading it. Several processes may publish one path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -39,9 +41,8 @@ def publish_folder(path: Path) -> Iterator[Path]:
         for file in beside.rglob("*"):
             if file.is_file():
                 _sync(file)
-        if path.exists():
-            shutil.rmtree(path)
-        beside.replace(path)
+        while not _took_place(beside, path) and replaces:
+            _remove(path)
         _sync(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -85,6 +86,32 @@ def publish_files(folder: Path) -> Iterator[Path]:
             _link_all(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _took_place(folder: Path, path: Path) -> bool:
+    """Rename a folder to a path; returns False if another is there already."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder that others may be about to replace, too: by its path nobody finds half of it."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        pass  # another was quicker
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # an overlay cannot rename the folders of its image
+            raise
+        shutil.rmtree(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _link_all(beside: Path, folder: Path) -> None:

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -39,6 +41,33 @@ def test_folder_replaces_the_one_that_was_there(tmp_path: Path) -> None:
     with publish_folder(tmp_path / "folder") as beside:
         (beside / "new").touch()
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_folder_that_is_to_stay_is_not_replaced(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with publish_folder(tmp_path / "folder", replaces=False) as beside:
+            (beside / name).touch()
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+def test_folder_that_several_publish_is_whole_and_of_one_of_them(tmp_path: Path, replaces: bool) -> None:
+    begun = Barrier(8)
+
+    def publish(number: int) -> None:
+        for _ in range(10):
+            with publish_folder(tmp_path / "folder", replaces=replaces) as beside:
+                for name in "ab":
+                    (beside / name).write_text(f"{number}", encoding="utf-8")
+                begun.wait()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(publish, range(8)))
+    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "folder").iterdir()]
+    assert len(texts) == 2
+    assert len(set(texts)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

@@ -2,7 +2,9 @@
 
 import os
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 from mooring.serving.repository import Unpacker
 
@@ -22,3 +24,17 @@ def test_archive_is_unpacked_once_and_another_of_its_size_anew(tmp_path: Path) -
     assert unpacker.folder(tmp_path / "model.tar") == first
     second = unpacker.folder(archive(tmp_path, b"two"))
     assert [(folder / "model.onnx").read_bytes() for folder in (first, second)] == [b"one", b"two"]
+
+
+def test_threads_that_want_one_archive_share_the_folder_of_the_first(tmp_path: Path) -> None:
+    unpacker, path = Unpacker(tmp_path / "cache"), archive(tmp_path, b"weights" * 100_000)
+    begun = Barrier(8)
+
+    def look(_: int) -> tuple[int, int]:
+        begun.wait()
+        file = unpacker.folder(path) / "model.onnx"
+        return file.parent.stat().st_ino, file.stat().st_ino
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(look, range(8)))) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1

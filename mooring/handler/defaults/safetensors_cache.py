@@ -62,7 +62,7 @@ class SafetensorsCache(ModelCache):
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {name: f"../{file}" for name, file in files.items()},
         }
-        with publish_folder(self._folder / entry) as beside:
+        with publish_folder(self._folder / entry, replaces=False) as beside:
             (beside / INDEX).write_text(json.dumps(index), encoding="ascii")
             for name in CONFIGS:
                 if (source / name).is_file():
