@@ -283,6 +283,17 @@ def test_task_names_its_text_and_brings_its_settings(tmp_path: Path, task: str, 
     assert ask(handler, [PROMPT, PROMPT]) == ask(handler, PROMPT) * 2
 
 
+def test_language_is_that_of_its_own_request(tmp_path: Path) -> None:
+    handler = load(make.mbart(tmp_path), "translation")
+    settings = {"max_new_tokens": 12, "no_repeat_ngram_size": 1}
+    usual = ask(handler, PROMPT, **settings)
+    assert ask(handler, PROMPT, **settings, src_lang="en_XX") == usual
+    assert ask(handler, PROMPT, **settings, src_lang="de_DE") != usual
+    assert ask(handler, PROMPT, **settings) == usual
+    with pytest.raises(PredictionInputError, match="does not know the language 'tlh'"):
+        ask(handler, PROMPT, src_lang="tlh")
+
+
 def test_chat_goes_on_as_its_template_says(paths: dict[str, Path], handlers: dict[str, TransformersHandler]) -> None:
     chat = [{"role": "user", "content": "one two"}]
     (answer,) = ask(handlers["llama"], {"messages": chat}, max_new_tokens=5)

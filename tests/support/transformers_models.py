@@ -141,6 +141,18 @@ def bart(path: Path, **config: Any) -> Path:
     return save(path, lambda: hf.BartForConditionalGeneration(given), tokenizer, spread=8.0)
 
 
+def mbart(path: Path) -> Path:
+    """An mBART, whose texts end with a token that says in which language they are."""
+    special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    words = sorted({f"▁{word}" for sentence in SENTENCES for word in sentence.split()})
+    tokenizer = hf.MBartTokenizer(vocab=[*special, ("▁", -9.0), *((word, -5.0) for word in words)])
+    given = hf.MBartConfig(
+        vocab_size=len(tokenizer), d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=37, decoder_ffn_dim=37, max_position_embeddings=64,
+    )  # fmt: skip
+    return save(path, lambda: hf.MBartForConditionalGeneration(given), tokenizer, spread=8.0)
+
+
 def vit(path: Path) -> Path:
     """A classifier of pictures."""
     labels = dict(enumerate(("cat", "dog", "fox")))

@@ -96,6 +96,7 @@ class Text2Text:
         self._key = key
         self._prefix = prefix
         self._settings = settings
+        self._usual_language = getattr(generator.text.tokenizer, "src_lang", None)
 
     @classmethod
     def load(cls, folder: Path, terms: LoadTerms, task: Task, chosen: str) -> "Text2Text":
@@ -152,8 +153,9 @@ class Text2Text:
                 raise PredictionInputError(
                     f"The model does not know the language '{language}'.", ("its language codes",)
                 )
-        if source:
-            tokenizer.src_lang = source
+        wanted = source or self._usual_language  # what an earlier request asked for is not for this one
+        if wanted and tokenizer.src_lang != wanted:
+            tokenizer.src_lang = wanted
         return {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)} if target else {}
 
 
