@@ -41,6 +41,8 @@ DAMAGE = (
 BAD_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 # A header of a tar, which is read in one piece before anybody can look at it: packed, a gigabyte is a megabyte.
 MOST_HEADER_BYTES = 4 << 20
+# A zip's first member, or that it has none.
+ZIP_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")
 OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
@@ -163,7 +165,7 @@ def _checked(archive: Path, limits: ArchiveLimits) -> Iterator[_Member]:
 
 
 def _members(archive: Path) -> Iterator[_Member]:
-    if zipfile.is_zipfile(archive):
+    if _is_zip(archive):
         yield from _zip_members(archive)
         return
     with _opened(archive) as stream, tarfile.open(fileobj=cast("IO[bytes]", _Pieces(stream)), mode="r:") as tar:
@@ -176,9 +178,18 @@ def _members(archive: Path) -> Iterator[_Member]:
         _read_to_end(tar)
 
 
-def _opened(archive: Path) -> IO[bytes]:
+def _is_zip(archive: Path) -> bool:
+    """Whether an archive begins as a zip. zipfile's own look is at its end, where a tar may have a zip as its last."""
+    return _beginning(archive, max(map(len, ZIP_BEGINS))).startswith(ZIP_BEGINS)
+
+
+def _beginning(archive: Path, size: int) -> bytes:
     with archive.open("rb") as file:
-        begins = file.read(max(map(len, OPENERS)))
+        return file.read(size)
+
+
+def _opened(archive: Path) -> IO[bytes]:
+    begins = _beginning(archive, max(map(len, OPENERS)))
     opener = next((opener for magic, opener in OPENERS.items() if begins.startswith(magic)), open)
     return cast("IO[bytes]", opener(archive, "rb"))
 

@@ -59,6 +59,21 @@ def test_zip_is_unpacked_too(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == {"code/inference.py": b"print()"}
 
 
+def test_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as zipped:
+        zipped.writestr("inner", "")
+    with tarfile.open(tmp_path / "model.tar", "w") as tar:
+        tar.add(tmp_path / "model.pt", "model.pt")
+    extract(tmp_path / "model.tar", tmp_path / "out")
+    assert files(tmp_path / "out") == {"model.pt": (tmp_path / "model.pt").read_bytes()}
+
+
+def test_empty_zip_is_a_zip(tmp_path: Path) -> None:
+    zipfile.ZipFile(tmp_path / "model.zip", "w").close()
+    extract(tmp_path / "model.zip", tmp_path / "out")
+    assert files(tmp_path / "out") == {}
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
