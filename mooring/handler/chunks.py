@@ -141,9 +141,11 @@ async def open_chunks(made: Any, event_loop: EventLoop) -> Chunks:
 
 
 def _to_chunk(piece: Any) -> bytes:
-    if isinstance(piece, (str, bytes, bytearray, memoryview)):
-        return to_bytes(piece)
     try:
+        if isinstance(piece, (str, bytes, bytearray, memoryview)):
+            return to_bytes(piece)
         return codecs.encode_json(plain(piece)) + b"\n"
+    except UnicodeEncodeError as error:
+        raise HandlerError(f"{WHAT} made text that is no Unicode: {error}.") from error
     except TypeError as error:
         raise HandlerError(f"{WHAT} made something that cannot be sent: {error}.") from error

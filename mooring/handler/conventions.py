@@ -56,10 +56,12 @@ def written(result: Any, accept: str, default: str = JSON) -> tuple[Any, str]:
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
         body, content_type = result
     is_whole = isinstance(body, (str, bytes, bytearray, memoryview))
-    if is_whole or is_stream(body):
-        return (to_bytes(body) if is_whole else body), _stated(content_type) or _stated(accept) or default
     try:
+        if is_whole or is_stream(body):
+            return (to_bytes(body) if is_whole else body), _stated(content_type) or _stated(accept) or default
         return codecs.encode_json(plain(body)), _stated(content_type) or JSON
+    except UnicodeEncodeError as error:
+        raise HandlerError(f"The model's code returned text that is no Unicode: {error}.") from error
     except TypeError as error:
         raise HandlerError(f"The model's code returned something that cannot be sent: {error}.") from error
 
@@ -185,5 +187,5 @@ def default_output(prediction: Any, request: InferenceRequest, accept: str) -> I
         prediction = {name: plain(value) for name, value in prediction.items()}
     try:
         return codecs.respond(plain(prediction), request, accept)
-    except TypeError as error:
+    except (TypeError, UnicodeEncodeError) as error:
         raise HandlerError(f"The model's prediction cannot be sent: {error}.") from error

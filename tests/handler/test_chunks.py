@@ -140,6 +140,13 @@ def test_piece_that_cannot_be_sent_is_named(loop: EventLoop) -> None:
         next(chunks)
 
 
+def test_piece_of_text_that_is_no_unicode_is_named(loop: EventLoop) -> None:
+    chunks = open_now(iter(["a", "\ud800"]), loop)
+    assert next(chunks) == b"a"
+    with pytest.raises(HandlerError, match="made text that is no Unicode"):
+        next(chunks)
+
+
 def test_streams_take_turns_on_one_loop(loop: EventLoop) -> None:
     streams = [open_now(in_turn(f"{name}1", f"{name}2"), loop) for name in "ab"]
     assert [next(stream) for _ in range(2) for stream in streams] == [b"a1", b"b1", b"a2", b"b2"]

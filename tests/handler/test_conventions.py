@@ -77,6 +77,12 @@ def test_result_that_cannot_be_sent_is_named() -> None:
         conventions.default_output(object(), request(), "application/json")
 
 
+@pytest.mark.parametrize("result", ["a\ud800", ("a\ud800", "text/html")])
+def test_text_that_is_no_unicode_is_named(result: Any) -> None:
+    with pytest.raises(HandlerError, match="returned text that is no Unicode"):
+        written(result, "text/plain")
+
+
 def test_default_input_is_an_array_and_objects_stay_what_they_are() -> None:
     np.testing.assert_array_equal(conventions.default_input(request(), None), np.array([1, 2]))
     assert conventions.default_input(request(b'{"a": 1}'), None) == {"a": 1}

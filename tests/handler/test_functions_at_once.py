@@ -156,6 +156,13 @@ calls = []
     assert told(answers) == [one, HandlerError, HandlerError, HandlerError, b'[5,"2","2",[4,1,1,1,1]]']
 
 
+def test_text_that_is_no_unicode_costs_its_own_request_alone(load: Load) -> None:
+    code = "MAX_BATCH_ROWS = 4\ndef predict_fn(data, model): return [chr(int(one)) for one in data]\n"
+    output = "def input_fn(body, content_type): return body\ndef output_fn(prediction, accept): return prediction\n"
+    handler = load(MODEL + code + output)
+    assert told(handler.respond(requests(b"97", b"55296", b"98"))) == [b"a", HandlerError, b"b"]
+
+
 def test_batch_of_which_nothing_can_be_read_is_not_predicted(load: Load) -> None:
     code = f"MAX_BATCH_ROWS = 8\n{MODEL}def predict_fn(inputs, model): raise SystemExit\n"
     kinds = [type(answer).__name__ for answer in load(code).respond(requests(b"[", b"{"))]

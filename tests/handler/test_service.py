@@ -159,6 +159,13 @@ def test_requests_that_fail_together_are_tried_alone(tmp_path: Path) -> None:
     assert [type(answer) for answer in (bad, worse)] == [HandlerError, HandlerError]
 
 
+def test_text_that_is_no_unicode_costs_its_own_request_alone(tmp_path: Path) -> None:
+    handler = serve(tmp_path, "[chr(int(row['body'])) for row in data]")
+    good, bad, also_good = handler.respond([request(b"97"), request(b"55296"), request(b"98")])
+    assert [answer.body for answer in (good, also_good) if isinstance(answer, InferenceResponse)] == [b"a", b"b"]
+    assert isinstance(bad, HandlerError)
+
+
 @pytest.mark.parametrize("expression", ["[]", "'text'", "None", "{'a': 1}", "['x', 'y']"])
 def test_answers_have_to_be_as_many_as_requests(tmp_path: Path, expression: str) -> None:
     with pytest.raises(HandlerError, match="was given 1 requests and returned"):
