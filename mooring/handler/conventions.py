@@ -92,7 +92,8 @@ def _weight(given: str) -> float:
 
 def default_model(model_dir: Path, terms: LoadTerms) -> Any:
     """Return the TorchScript model of a folder whose code defines no model_fn. Raises `HandlerError`."""
-    files = [file for pattern in ("*.pt", "*.pth") for file in sorted(model_dir.glob(pattern))]
+    found = (file for pattern in ("*.pt", "*.pth") for file in sorted(model_dir.glob(pattern)))
+    files = [file for file in found if not file.name.startswith(".")]
     chosen = [file for file in files if file.stem == "model"] or files
     if len(chosen) != 1:
         raise HandlerError(

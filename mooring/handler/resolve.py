@@ -96,8 +96,8 @@ class _Folder:
         return cls(root, names, variables, ModelConfig.load(root) if FILE_NAME in names else ModelConfig())
 
     def paths(self, suffix: str) -> list[Path]:
-        """What lies in the root and ends so."""
-        return [self.root / name for name in self.names if name.endswith(suffix)]
+        """What lies in the root and ends so; a Mac packs `._model.onnx` beside each file, which is no model."""
+        return [self.root / name for name in self.names if name.endswith(suffix) and not name.startswith(".")]
 
     def is_true(self, variable: str) -> bool:
         return is_on(self.variables, variable)

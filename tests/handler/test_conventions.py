@@ -174,6 +174,7 @@ def test_prediction_needs_no_gradient_and_is_sent(torch: Any) -> None:
 def test_torchscript_is_loaded_where_no_function_loads(torch: Any, tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / "some.pth"))
+    (tmp_path / "._some.pth").touch()
     assert conventions.default_model(tmp_path, LoadTerms())(torch.tensor([-1.0])).tolist() == [0.0]
     torch.save({"a": 1}, tmp_path / "model.pt")
     with pytest.raises(HandlerError, match=r"model\.pt is no TorchScript file"):

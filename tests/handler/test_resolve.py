@@ -101,6 +101,12 @@ def test_folder_inside_the_folder_is_looked_through(tmp_path: Path) -> None:
     assert (chosen.root, chosen.artifact_bytes) == (tmp_path / "outer", 5)
 
 
+@pytest.mark.parametrize("name", ["resnet.onnx", "resnet.pt", "resnet.pth", "resnet.pt2"])
+def test_hidden_file_beside_a_model_is_none(tmp_path: Path, name: str) -> None:
+    chosen = choose_handler(folder(tmp_path, {name: "12345", f"._{name}": "", "._mooring.toml": ""}), {})
+    assert chosen.files == (tmp_path / name,)
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
