@@ -204,7 +204,14 @@ async def _load_request(request: Request, door: Door) -> dict[str, Any]:
     for field in ("model_name", "url"):
         if not isinstance(fields.get(field), str) or not fields[field]:
             raise RequestError(f"Parameter {field} is required.")
+    _check_name(fields["model_name"])
     return fields
+
+
+def _check_name(name: str) -> None:
+    """Raise `RequestError` for a name that no path of ours would lead to: it could not be invoked, nor unloaded."""
+    if "/" in name or name in (".", ".."):
+        raise RequestError(f'Parameter model_name is "{name}"; expected a name without "/", and neither "." nor "..".')
 
 
 def _workers(given: Any) -> int | None:

@@ -83,6 +83,16 @@ def test_bad_load_request_says_what_is_missing(server: RunningServer, body: byte
     assert message in answer.json()["message"]
 
 
+@pytest.mark.parametrize("name", ["team/model", "/", ".", ".."])
+def test_name_that_no_path_leads_to_is_refused(server: RunningServer, root: Path, name: str) -> None:
+    url = str(scale_model(root / "unreachable/model"))
+    asked = {"model_name": name, "url": url}
+    for answer in (server.client.post("/models", json=asked), server.client.post("/models", params=asked)):
+        assert answer.status_code == 400
+        assert f'model_name is "{name}"; expected a name without "/"' in answer.json()["message"]
+    assert url not in server.client.get("/models").text
+
+
 def test_folder_without_a_model_says_what_was_looked_for(server: RunningServer, root: Path) -> None:
     (root / "empty/model").mkdir(parents=True)
     (root / "empty/model/notes.txt").write_text("nothing")
