@@ -5,7 +5,7 @@ A command-line option beats variables; of several variables for one thing the fi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -17,6 +17,7 @@ from mooring.contract.switches import FALSE_WORDS, TRUE_WORDS
 
 from .errors import MIB
 from .eviction import Eviction
+from .frames import MAX_FRAME_BYTES, MAX_META_BYTES
 from .logs import FORMATS
 
 # What the front door, zygote and an empty host need, and what a load may overshoot by.
@@ -25,6 +26,9 @@ RESERVE_BYTES = 384 * MIB
 SHUTDOWN_DRAIN_S = 25
 # They travel to the model in one frame.
 MOST_HEADER_BYTES = 8 * MIB
+# What a body may have where no limit is set: as much as an answer. It fits into one frame with its head, where it goes
+# to no file, and its size into the signed 32 bits that multi-model-server reads the limit into.
+LARGEST_BODY_BYTES = MAX_FRAME_BYTES - MAX_META_BYTES
 # The name stands in paths, and multi-model-server reads it in a list.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # For the front door alone.
@@ -71,8 +75,9 @@ class Setting:
         """The command-line option that sets it."""
         return f"--{self.field.replace('_', '-')}"
 
-    @property
-    def _expected(self) -> str:
+    def _expected(self, name: str) -> str:
+        if self.aliases.get(name) == MIB:
+            return "a number of megabytes"
         if self.field.endswith("_bytes"):
             return "a number of bytes, or with K, M or G, such as 512M"
         return "a whole number" if self.kind is int else "a number of seconds"
@@ -96,7 +101,7 @@ class Setting:
         except ValueError:
             number = -1
         if number < 0 or (self.kind is int and number != int(number)):
-            raise SettingError(name, text, self._expected)
+            raise SettingError(name, text, self._expected(name))
         return int(number) if self.kind is int else number
 
 
@@ -158,7 +163,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "max_body_bytes",
         int,
-        "the largest request body",
+        f"the largest request body; 0: no limit below {LARGEST_BODY_BYTES}, the largest answer",
         {
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": MIB,
             "SAGEMAKER_MAX_REQUEST_SIZE": 1,
@@ -285,30 +290,40 @@ class ServerSettings:
 def limits(variables: Mapping[str, str], options: Mapping[str, str] | None = None) -> Limits:
     """Return what variables and options (by field name) set. Raises `SettingError`."""
     given: dict[str, Any] = {}
+    said = {setting.field: _said(setting, variables, options or {}) for setting in SETTINGS}
     for setting in SETTINGS:
-        option = (options or {}).get(setting.field)
-        if option is not None:
-            given[setting.field] = setting.parse(setting.option, option)
-            continue
-        for name in (setting.variable, *setting.aliases):
-            if variables.get(name, "").strip():
-                given[setting.field] = setting.parse(name, variables[name])
-                break
+        name, text = said[setting.field]
+        if text is not None:
+            given[setting.field] = setting.parse(name, text)
     made = replace(Limits(), **given)
-    if not MODEL_NAME.fullmatch(made.model_name):
-        raise SettingError("MOORING_MODEL_NAME", made.model_name, "letters, digits and _, then also . and -")
-    if made.overload_status not in (429, 503):
-        raise SettingError("MOORING_OVERLOAD_STATUS", str(made.overload_status), "503 or 429")
-    if made.log_format not in FORMATS:
-        raise SettingError("MOORING_LOG_FORMAT", made.log_format, " or ".join(FORMATS))
-    if made.console not in (CONSOLE_AUTO, *(access.value for access in ConsoleAccess)):
-        raise SettingError("MOORING_CONSOLE", made.console, "auto, off, local or anywhere")
-    if made.header_bytes > MOST_HEADER_BYTES:
-        raise SettingError("MOORING_HEADER_BYTES", str(made.header_bytes), f"{MOST_HEADER_BYTES:,} at most")
-    for name in ("response_seconds", "load_seconds", "queue_length", "max_body_bytes", "workers"):
-        if not getattr(made, name):
-            raise SettingError(f"MOORING_{name.upper()}", "0", "more than 0")
-    return made
+    for field_name, is_good, expected in _rules(made):
+        if not is_good:
+            name, text = said[field_name]
+            raise SettingError(name, str(getattr(made, field_name)) if text is None else text.strip(), expected)
+    return replace(made, max_body_bytes=made.max_body_bytes or LARGEST_BODY_BYTES)
+
+
+def _said(setting: Setting, variables: Mapping[str, str], options: Mapping[str, str]) -> tuple[str, str | None]:
+    """Return the option or variable that counts, and what it says; nothing where none is set."""
+    option = options.get(setting.field)
+    if option is not None:
+        return setting.option, option
+    for name in (setting.variable, *setting.aliases):
+        if variables.get(name, "").strip():
+            return name, variables[name]
+    return setting.variable, None
+
+
+def _rules(made: Limits) -> Iterator[tuple[str, bool, str]]:
+    """Yield fields, whether their values can be used, and what is expected of them."""
+    yield "model_name", bool(MODEL_NAME.fullmatch(made.model_name)), "letters, digits and _, then also . and -"
+    yield "overload_status", made.overload_status in (429, 503), "503 or 429"
+    yield "log_format", made.log_format in FORMATS, " or ".join(FORMATS)
+    console = (CONSOLE_AUTO, *(access.value for access in ConsoleAccess))
+    yield "console", made.console in console, "auto, off, local or anywhere"
+    yield "header_bytes", made.header_bytes <= MOST_HEADER_BYTES, f"{MOST_HEADER_BYTES:,} at most"
+    for name in ("response_seconds", "load_seconds", "queue_length", "workers"):
+        yield name, bool(getattr(made, name)), "more than 0"
 
 
 def from_variables(variables: Mapping[str, str], options: Mapping[str, str] | None = None) -> ServerSettings:

@@ -11,7 +11,7 @@ from models import code_model, scale_model
 from servers import RunningServer, Servers, wait_until
 
 from mooring.contract.errors import SettingError
-from mooring.serving.settings import Mode, from_variables, limits
+from mooring.serving.settings import LARGEST_BODY_BYTES, Mode, from_variables, limits
 
 DIGEST = (
     "import hashlib\n"
@@ -92,6 +92,15 @@ def test_batch_jobs_are_advised_by_a_single_model_and_by_no_other(start_server: 
     assert many.client.get("/execution-parameters").status_code == 404
 
 
+def test_batch_job_without_a_payload_limit_sends_more_than_the_usual(start_server: Servers, tmp_path: Path) -> None:
+    unlimited = limits({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}).max_body_bytes
+    server = start_server(code_model(tmp_path / "m", DIGEST), "single", max_body_bytes=unlimited)
+    assert server.client.get("/execution-parameters").json()["MaxPayloadInMB"] == 100
+    body = bytes(30_000_000)
+    answer = server.client.post("/invocations", content=body, headers={"content-type": "x/y"})
+    assert answer.text == hashlib.sha256(body).hexdigest()
+
+
 def test_one_model_is_called_as_one_likes(start_server: Servers, root: Path) -> None:
     server = start_server(scale_model(root / "m"), "single", model_name="digits")
     tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
@@ -146,6 +155,7 @@ def test_overload_is_429_where_that_is_asked_for(start_server: Servers, tmp_path
         ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "5", "MOORING_RESPONSE_SECONDS": "0.5"}, "response_seconds", 0.5),
         ({"MMS_DEFAULT_RESPONSE_TIMEOUT": "120"}, "response_seconds", 120.0),
         ({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "3"}, "max_body_bytes", 3 << 20),
+        ({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}, "max_body_bytes", LARGEST_BODY_BYTES),
         ({"TS_DEFAULT_WORKERS_PER_MODEL": "4"}, "workers", 4),
         ({"SAGEMAKER_BIND_TO_PORT": "9000"}, "port", 9000),
         ({"MOORING_BUFFER_STREAMS": "true"}, "buffer_streams", True),
@@ -154,6 +164,11 @@ def test_overload_is_429_where_that_is_asked_for(start_server: Servers, tmp_path
 )
 def test_earlier_names_are_read_and_ours_come_first(variables: dict[str, str], field: str, value: object) -> None:
     assert getattr(limits(variables), field) == value
+
+
+def test_option_that_cannot_be_used_is_named_as_it_was_given() -> None:
+    with pytest.raises(SettingError, match='--workers is "0"; expected more than 0'):
+        limits({"MOORING_WORKERS": "2"}, {"workers": "0"})
 
 
 def test_option_beats_variables() -> None:
@@ -169,6 +184,8 @@ def test_option_beats_variables() -> None:
         ("MOORING_OVERLOAD_STATUS", "500", "503 or 429"),
         ("MOORING_BUFFER_STREAMS", "maybe", "true or false"),
         ("MOORING_RESPONSE_SECONDS", "0", "more than 0"),
+        ("SAGEMAKER_TS_MAX_WORKERS", "0", "more than 0"),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "many", "a number of megabytes"),
         ("MOORING_HEADER_BYTES", "16777216", "8,388,608 at most"),
         ("MOORING_MODEL_NAME", "a/b", "letters, digits"),
     ],
