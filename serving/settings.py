@@ -4,6 +4,7 @@ A command-line option beats variables; of several variables for one thing the fi
 `docs/serving.md` holds this table, generated.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,10 +21,13 @@ from .eviction import Eviction
 from .frames import MAX_FRAME_BYTES, MAX_META_BYTES
 from .logs import FORMATS
 
+# What may follow a number of bytes.
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # What the front door, zygote and an empty host need, and what a load may overshoot by.
 RESERVE_BYTES = 384 * MIB
 # The platform kills 30 s after SIGTERM.
 SHUTDOWN_DRAIN_S = 25
+MOST_PORT = 65535
 # They travel to the model in one frame.
 MOST_HEADER_BYTES = 8 * MIB
 # What a body may have where no limit is set: as much as an answer. It fits into one frame with its head, where it goes
@@ -55,6 +59,12 @@ class ConsoleAccess(Enum):
 CONSOLE_AUTO = "auto"
 
 
+def with_units(text: str) -> str:
+    """Write out a number of bytes such as 512M or 2G."""
+    unit = UNITS.get(text[-1:].upper())
+    return str(int(text[:-1]) * unit) if unit and text[:-1].isdecimal() else text
+
+
 @dataclass(frozen=True)
 class Setting:
     """One thing the server can be told. `aliases` are earlier names, each with what turns its unit into ours."""
@@ -75,10 +85,13 @@ class Setting:
         """The command-line option that sets it."""
         return f"--{self.field.replace('_', '-')}"
 
+    def _has_units(self, name: str) -> bool:
+        return self.field.endswith("_bytes") and self.aliases.get(name) != MIB
+
     def _expected(self, name: str) -> str:
         if self.aliases.get(name) == MIB:
             return "a number of megabytes"
-        if self.field.endswith("_bytes"):
+        if self._has_units(name):
             return "a number of bytes, or with K, M or G, such as 512M"
         return "a whole number" if self.kind is int else "a number of seconds"
 
@@ -97,10 +110,10 @@ class Setting:
         if self.kind is str:
             return text
         try:
-            number = float(text) * factor
+            number = float(with_units(text) if self._has_units(name) else text) * factor
         except ValueError:
-            number = -1
-        if number < 0 or (self.kind is int and number != int(number)):
+            number = math.nan
+        if not math.isfinite(number) or number < 0 or (self.kind is int and number != int(number)):
             raise SettingError(name, text, self._expected(name))
         return int(number) if self.kind is int else number
 
@@ -316,6 +329,7 @@ def _said(setting: Setting, variables: Mapping[str, str], options: Mapping[str, 
 
 def _rules(made: Limits) -> Iterator[tuple[str, bool, str]]:
     """Yield fields, whether their values can be used, and what is expected of them."""
+    yield "port", made.port <= MOST_PORT, f"0 to {MOST_PORT}"
     yield "model_name", bool(MODEL_NAME.fullmatch(made.model_name)), "letters, digits and _, then also . and -"
     yield "overload_status", made.overload_status in (429, 503), "503 or 429"
     yield "log_format", made.log_format in FORMATS, " or ".join(FORMATS)

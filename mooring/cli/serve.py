@@ -34,7 +34,6 @@ exit codes: 0 after SIGTERM or SIGINT, 1 if the model cannot be served or the po
 """
 ENGINES = ("mooring", "mms")
 ENGINE_VARIABLE = "MOORING_ENGINE"
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def main() -> None:
@@ -86,12 +85,6 @@ def _setting_options() -> set[str]:
     return {setting.option for setting in SETTINGS}
 
 
-def with_units(text: str) -> str:
-    """Write out a number of bytes such as 512M or 2G."""
-    unit = UNITS.get(text[-1:].upper())
-    return str(int(text[:-1]) * unit) if unit and text[:-1].isdecimal() else text
-
-
 def engine(option: str | None, variables: Mapping[str, str]) -> str:
     """Return the engine that is asked for. Raises `SettingError` for a variable that names none."""
     named = option or variables.get(ENGINE_VARIABLE) or ENGINES[0]
@@ -108,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     variables = process_variables()
     given = {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
-    options = {name: with_units(value) if name.endswith("_bytes") else value for name, value in given.items() if value}
+    options = {name: value for name, value in given.items() if value}
     settings = from_variables(variables, options)
     local = arguments.model or arguments.repository
     if local is not None:

@@ -1,5 +1,6 @@
 """A model's own configuration: `mooring.toml` beside its files. Everything has a default; unknown keys are errors."""
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -94,4 +95,6 @@ def _problem(expected: str, value: object) -> str:
         return "" if isinstance(value, str) else "expected text"
     if isinstance(value, bool) or not isinstance(value, int if "int" in expected else (int, float)):
         return f"expected a {'whole ' if 'int' in expected else ''}number"
+    if not abs(value) <= sys.float_info.max:  # nan is not, either
+        return "expected a finite number"
     return "expected no negative number" if value < 0 else ""
