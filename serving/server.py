@@ -94,7 +94,9 @@ class Server(LaneServer):
             spool_folder=pool.scratch.folder,
             observer=Observer.open(settings.limits, self._variables),
         )
-        self._upkeep = Upkeep(self._catalog, pool, settings.limits)
+        # Elsewhere nothing would load them again.
+        idle_seconds = settings.limits.idle_seconds if settings.mode is Mode.REPOSITORY else 0.0
+        self._upkeep = Upkeep(self._catalog, pool, settings.limits, idle_seconds)
         self._upkeep.start()
         audience = Audience(settings.console, settings.host)
         admission = Admission(settings.limits.admin_token, is_open=settings.mode is Mode.MULTI)

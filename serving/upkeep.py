@@ -28,12 +28,13 @@ CHECKS_A_LOOK = 30
 
 
 class Upkeep:
-    """Watches a catalog and its pool until it is closed."""
+    """Watches a catalog and its pool until it is closed. Models idle for `idle_seconds` go; for 0 they stay."""
 
-    def __init__(self, catalog: ModelCatalog, pool: HostPool, limits: Limits) -> None:
+    def __init__(self, catalog: ModelCatalog, pool: HostPool, limits: Limits, idle_seconds: float) -> None:
         self._catalog = catalog
         self._pool = pool
         self._limits = limits
+        self._idle_seconds = idle_seconds
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._tiers = Tiers(catalog, pool)
@@ -71,12 +72,12 @@ class Upkeep:
                 logger.exception("Upkeep failed; it is tried again.")
 
     async def _unload_idle(self) -> None:
-        if not self._limits.idle_seconds:
+        if not self._idle_seconds:
             return
-        latest = self._loop.time() - self._limits.idle_seconds
+        latest = self._loop.time() - self._idle_seconds
         for record in self._catalog.records():
             if record.is_idle and record.last_used < latest:
-                logger.info("Model '%s' had no request for %g s.", record.name, self._limits.idle_seconds)
+                logger.info("Model '%s' had no request for %g s.", record.name, self._idle_seconds)
                 await self._catalog.unload(record.name)
 
     # --- recycling --------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from models import code_model, scale_model
 from servers import RunningServer, Servers, read_all, wait_until, working_beside
 from wheels import write_wheel
@@ -177,6 +178,18 @@ def test_idle_model_goes_and_a_pinned_one_stays(start_server: Servers, tmp_path:
     wait_until(lambda: server.client.get("/models/idle").status_code == 404)
     assert described(server, "pinned")["status"] == "ready"
     assert server.invoke("idle", [[1, 2, 3]]).status_code == 200
+
+
+@pytest.mark.parametrize("mode", ["single", "multi"])
+def test_idle_model_stays_where_nothing_would_load_it_again(start_server: Servers, tmp_path: Path, mode: str) -> None:
+    """Its process is replaced by the same upkeep, after it has looked for idle models many times."""
+    folder = scale_model(tmp_path / "model")
+    server = start_server(folder if mode == "single" else tmp_path, mode, idle_seconds=0.01, recycle_seconds=2.0)
+    if mode == "multi":
+        assert server.load("model", folder).status_code == 200
+    wait_until(lambda: "is replaced" in server.log.read_text(), 20)
+    assert "had no request" not in server.log.read_text()
+    assert server.invoke("model", [[1, 2, 3]]).json() == [[2, 4, 6]]
 
 
 def test_models_with_different_versions_of_a_package_work_side_by_side(start_server: Servers, tmp_path: Path) -> None:
