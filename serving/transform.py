@@ -99,12 +99,10 @@ class Progress:
 def find_tasks(source: Path, output: Path, *, overwrite: bool) -> tuple[list[Task], int]:
     """Return what is to be done for a file or a folder, and how many files are left out because they have an output.
 
-    Files whose names begin with a dot are passed over, and so is the output folder if it lies inside.
+    Files whose names begin with a dot are passed over, and so are outputs that lie among the inputs.
     """
-    inside = output.resolve()
     if source.is_dir():
-        found = sorted(path for path in source.rglob("*") if path.is_file() and inside not in path.resolve().parents)
-        names = {path: str(path.relative_to(source)) for path in found}
+        names = {path: str(path.relative_to(source)) for path in _inputs(source, output)}
     else:
         names = {source: source.name}
     tasks = [
@@ -114,6 +112,16 @@ def find_tasks(source: Path, output: Path, *, overwrite: bool) -> tuple[list[Tas
     ]
     left = [task for task in tasks if overwrite or not task.target.exists()]
     return left, len(tasks) - len(left)
+
+
+def _inputs(source: Path, output: Path) -> list[Path]:
+    """Return the files of a folder but outputs: what lies in an output folder inside it, else the outputs of others."""
+    found = sorted(path for path in source.rglob("*") if path.is_file())
+    top, results = source.resolve(), output.resolve()
+    if top in results.parents:
+        return [path for path in found if results not in path.resolve().parents]
+    outputs = {results / f"{path.relative_to(source)}{SUFFIX}" for path in found}
+    return [path for path in found if top / path.relative_to(source) not in outputs]
 
 
 def pace_of(client: ModelClient) -> Pace:

@@ -118,6 +118,18 @@ def test_output_folder_inside_the_input_is_no_input(tmp_path: Path) -> None:
     assert [task.name for task in find_tasks(tmp_path, tmp_path / "out", overwrite=True)[0]] == ["a.csv"]
 
 
+@pytest.mark.parametrize("output", [".", "..", "../elsewhere"])
+def test_folder_is_done_once_wherever_its_outputs_go(tmp_path: Path, url: str, output: str) -> None:
+    source = tmp_path / "in"
+    (source / "in").mkdir(parents=True)
+    for name in ("a.csv", "in/b.csv"):
+        (source / name).write_text(rows(1))
+    assert do(source, source / output, url, LINES).failures == []
+    assert sorted(path.name for path in tmp_path.rglob("*.out")) == ["a.csv.out", "b.csv.out"]
+    tasks, skipped = find_tasks(source, source / output, overwrite=False)
+    assert (tasks, skipped) == ([], 2)
+
+
 def test_server_says_how_fast_it_is_asked(url: str, start_server: Servers, tmp_path: Path) -> None:
     asked, given = pace_at(url), httpx.get(f"{url}/execution-parameters").json()
     assert asked == Pace(given["MaxConcurrentTransforms"], Strategy.MULTI, given["MaxPayloadInMB"] << 20)
