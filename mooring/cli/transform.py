@@ -1,6 +1,7 @@
 """The command `mooring transform`: files in, files out, as the platform's batch transform does it."""
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -114,8 +115,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.url:
         return _transform(arguments, tasks, arguments.url)
-    with served(arguments.model, arguments.timeout) as url:
+    with served(arguments.model, arguments.timeout, _payload_bytes(arguments)) as url:
         return _transform(arguments, tasks, url)
+
+
+def _payload_bytes(arguments: argparse.Namespace) -> int | None:
+    """Return the size of the largest request, 0 for no limit, None where nobody said."""
+    given = arguments.max_payload_mb
+    return None if given is None else math.ceil(given * MEGABYTE)
 
 
 def _transform(arguments: argparse.Namespace, tasks: list[Any], url: str) -> int:
@@ -123,13 +130,13 @@ def _transform(arguments: argparse.Namespace, tasks: list[Any], url: str) -> int
     from mooring.serving.records import Split, Strategy
     from mooring.serving.transform import Pace, TransformTerms, pace_of, transform
 
-    given = arguments.max_payload_mb
+    payload_bytes = _payload_bytes(arguments)
     with ModelClient(url, arguments.timeout) as client:
         asked = pace_of(client)
         pace = Pace(
             arguments.concurrency or asked.concurrency,
             Strategy(arguments.strategy) if arguments.strategy else asked.strategy,
-            asked.most_bytes if given is None else int(given * MEGABYTE),
+            asked.most_bytes if payload_bytes is None else payload_bytes,
         )
         terms = TransformTerms(
             arguments.content_type,
@@ -146,8 +153,10 @@ def _transform(arguments: argparse.Namespace, tasks: list[Any], url: str) -> int
 
 
 @contextmanager
-def served(model: Path, timeout_s: float) -> Iterator[str]:
+def served(model: Path, timeout_s: float, payload_bytes: int | None) -> Iterator[str]:
     """Serve a model on a free port of this machine, and give its URL; the server ends with the block, or with us.
+
+    It takes requests of `payload_bytes`: as large as it can for 0, its default for None.
 
     Raises `ModelNotServedError`.
     """
@@ -157,6 +166,8 @@ def served(model: Path, timeout_s: float) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = {"--model": model.resolve(), "--port": port, "--response-seconds": timeout_s, "--log-level": 30}
+    if payload_bytes is not None:
+        options["--max-body-bytes"] = payload_bytes
     command = [sys.executable, "-P", "-c", SERVE, *(str(each) for option in options.items() for each in option)]
     process = subprocess.Popen(
         command,

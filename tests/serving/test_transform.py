@@ -282,6 +282,20 @@ def test_command_serves_the_model_for_as_long_as_it_takes(tmp_path: Path) -> Non
     assert "failed: b.csv, record 1: the server answered 400" in again.stderr
 
 
+@pytest.mark.parametrize("megabytes", ["0", "30"])
+def test_command_serves_the_model_for_payloads_as_large_as_it_is_told(tmp_path: Path, megabytes: str) -> None:
+    model = code_model(
+        tmp_path / "model",
+        "def model_fn(model_dir): return None\n"
+        "def transform_fn(model, body, content_type, accept): return str(len(body)), 'text/plain'\n",
+    )
+    (tmp_path / "a.bin").write_bytes(bytes(30 << 20))
+    arguments = ("--model", model, "--input", tmp_path / "a.bin", "--output", tmp_path / "out", "--retries", "0")
+    done = call(*arguments, "--max-payload-mb", megabytes)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/a.bin.out").read_text() == str(30 << 20)
+
+
 def test_model_that_cannot_be_served_is_told(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.onnx").write_text("no model")
