@@ -1,13 +1,21 @@
 """A model that finds all the memory taken by busy ones waits for them, where nobody else makes room."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 from models import code_model, scale_model
 from servers import RunningServer, Servers, wait_until
+
+from mooring.serving.errors import MIB, InsufficientMemoryError, ModelExistsError
+from mooring.serving.eviction import Eviction
+from mooring.serving.residency import ResidencyTable
+from mooring.serving.room import Room
 
 # The smallest model, and not two.
 BUDGET = 300 << 10
@@ -101,3 +109,104 @@ COUNTS = (
     "    seen.append(body)\n"
     "    return str(len(seen)), 'text/plain'\n"
 )
+
+
+class Crowd:
+    """Loads into memory for 100 MiB, of which a busy model has 90."""
+
+    def __init__(self, room_seconds: float) -> None:
+        self.table = ResidencyTable(100 * MIB, Eviction.LRU)
+        self.table.factors["onnx"] = 1.0
+        self.admit("busy", 90 * MIB)
+        self.table.records["busy"].leases = 1
+        self._room = Room(room_seconds)
+        self._asked = asyncio.Event()
+
+    def admit(self, name: str, size: int) -> None:
+        self.table.admit(name, url=name, path=Path(name), kind="onnx", artifact_bytes=size, available=1 << 40, now=0.0)
+
+    def load(self, name: str, size: int) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(self._load(name, size))
+
+    def _load(self, name: str, size: int) -> Coroutine[Any, Any, None]:
+        async def promise() -> None:
+            self._asked.set()
+            self.admit(name, size)
+
+        return self._room.find(name, promise)
+
+    async def wait_with_too_much(self) -> asyncio.Task[None]:
+        """Have a model wait, the first in line, that fits once the busy one is gone."""
+        first = self.load("first", 50 * MIB)
+        await self._asked.wait()
+        return first
+
+    @property
+    def admitted(self) -> list[str]:
+        return [name for name in self.table.records if name != "busy"]
+
+
+def test_load_that_comes_later_does_not_take_the_room_of_who_waits() -> None:
+    """It found room before the first in line looked again, which was refused in the end."""
+
+    async def load() -> list[str]:
+        crowd = Crowd(room_seconds=10.0)
+        first = await crowd.wait_with_too_much()
+        later = [crowd.load(name, 5 * MIB) for name in ("second", "third")]
+        crowd.table.remove(crowd.table.records["busy"])
+        await asyncio.gather(first, *later)
+        return crowd.admitted
+
+    assert asyncio.run(load()) == ["first", "second", "third"]
+
+
+def test_who_leaves_the_line_holds_nobody_up() -> None:
+    async def load() -> list[str]:
+        crowd = Crowd(room_seconds=10.0)
+        first = await crowd.wait_with_too_much()
+        second, third = crowd.load("second", 5 * MIB), crowd.load("third", 5 * MIB)
+        first.cancel()
+        second.cancel()
+        await third
+        return crowd.admitted
+
+    assert asyncio.run(load()) == ["third"]
+
+
+def test_load_that_fails_while_it_waits_holds_nobody_up() -> None:
+    async def load() -> list[str]:
+        crowd = Crowd(room_seconds=10.0)
+        first = await crowd.wait_with_too_much()
+        later = crowd.load("later", 5 * MIB)
+        crowd.admit("first", MIB)  # by somebody else
+        with pytest.raises(ModelExistsError):
+            await first
+        await later
+        return crowd.admitted
+
+    assert asyncio.run(load()) == ["first", "later"]
+
+
+def test_load_behind_one_that_never_fits_has_its_turn_within_the_time_that_each_may_wait() -> None:
+    async def load() -> list[str]:
+        crowd = Crowd(room_seconds=0.2)
+        first = await crowd.wait_with_too_much()
+        later = crowd.load("later", 5 * MIB)
+        with pytest.raises(InsufficientMemoryError):
+            await first
+        await later
+        return crowd.admitted
+
+    assert asyncio.run(load()) == ["later"]
+
+
+def test_line_that_is_over_makes_nobody_wait() -> None:
+    async def load() -> bool:
+        crowd = Crowd(room_seconds=0.1)
+        with pytest.raises(InsufficientMemoryError):
+            await (await crowd.wait_with_too_much())
+        coming = crowd.load("later", 5 * MIB)
+        await asyncio.sleep(0)  # one turn of the loop, in which it is asked and promised
+        return coming.done()
+
+    assert asyncio.run(load())
