@@ -122,7 +122,7 @@ class Dispatch:
         suspects = [one for one in late if one.frame_id in running] if running else late
         for resident in {invocation.resident for invocation in suspects} - {None}:
             assert resident is not None
-            resident.record.deaths += 1
+            resident.record.died(self._time())
 
     # --- deaths -----------------------------------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class Dispatch:
             invocation.attempts += 1
         for resident in {invocation.resident for invocation in suspects}:
             assert resident is not None
-            resident.record.deaths += 1
+            resident.record.died(self._time())
         for invocation in death.inside:
             invocation.link = None
             if invocation.attempts < MOST_ATTEMPTS and not invocation.has_begun:

@@ -21,6 +21,8 @@ LEAST_FACTOR, MOST_FACTOR = 1.0, 3.0
 LEAST_BYTES = MIB // 4
 # Weight of the newest measurement in the factor that is learnt.
 LEARNING_RATE = 0.3
+# So long after its last death a model that ended a host is no suspect any more.
+DEATHS_COUNT_FOR_S = 3600.0
 # Of a histogram of latencies: the last one has no bound.
 BUCKETS = len(BOUNDS) + 1
 
@@ -51,7 +53,9 @@ class ModelRecord:
     is_pinned: bool = False
     leases: int = 0
     hits: int = 0
-    deaths: int = 0
+    deaths: int = 0  # in all
+    deaths_in_a_row: int = 0  # each of them within the time that the one before counts
+    last_death: float = float("-inf")
     last_used: float = 0.0
     load_seconds: float = 0.0
     mapped: tuple[str, ...] = ()  # hashes of the weights it maps
@@ -65,6 +69,16 @@ class ModelRecord:
 
     def __post_init__(self) -> None:
         self.standing[self.state][self.name] = None
+
+    def died(self, now: float) -> None:
+        """Count a death of a host that had a request of this model inside."""
+        self.deaths += 1
+        self.deaths_in_a_row = self.recent_deaths(now) + 1
+        self.last_death = now
+
+    def recent_deaths(self, now: float) -> int:
+        """Return the deaths that still count: all in a row, until the last is long past."""
+        return self.deaths_in_a_row if now - self.last_death <= DEATHS_COUNT_FOR_S else 0
 
     def enter(self, state: State, reason: str = "") -> None:
         """Move to another state. Raises `IllegalMoveError` if the present one does not lead there."""

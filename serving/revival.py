@@ -18,7 +18,7 @@ from .resident import Resident
 
 logger = logging.getLogger(__name__)
 
-# A model that was inside at this many deaths of its hosts gets a host of its own, then is taken to be the cause.
+# A model that was inside at this many recent deaths of its hosts gets a host of its own, then is taken to be the cause.
 SUSPECT_DEATHS = 2
 FATAL_DEATHS = 3
 # Waits before a model whose host died is loaded again, by how often that has failed; then it is given up.
@@ -45,6 +45,7 @@ class Revival:
         self._placement = placement
         self._begin_load = begin_load
         self._spawn = spawn
+        self._time = asyncio.get_running_loop().time
 
     def on_death(self, death: HostDeath) -> None:
         """Retry what was inside; load again elsewhere what the dead host held, most recently used first."""
@@ -60,12 +61,13 @@ class Revival:
 
     def _revive(self, resident: Resident, death: HostDeath) -> None:
         record = resident.record
-        if record.deaths >= FATAL_DEATHS:
-            self._set_aside(resident, f"its process {death.how} with a request of it inside, {record.deaths} times")
+        deaths = record.recent_deaths(self._time())
+        if deaths >= FATAL_DEATHS:
+            self._set_aside(resident, f"its process {death.how} with a request of it inside, {deaths} times")
         elif resident.links:
             self._spawn(self._restore(resident))
         else:
-            if record.deaths >= SUSPECT_DEATHS and resident.is_shared:
+            if deaths >= SUSPECT_DEATHS and resident.is_shared:
                 resident.isolation = Isolation.OWN
                 logger.warning("Model '%s' gets a process of its own: it may be what ends shared ones.", record.name)
             record.enter(State.QUEUED)

@@ -80,6 +80,15 @@ def test_model_that_always_kills_its_host_is_set_aside_with_the_reason(start_ser
     assert server.client.delete("/models/bad").status_code == 200
 
 
+def test_deaths_that_are_long_past_do_not_set_a_model_aside(start_server: Servers, tmp_path: Path) -> None:
+    server = start_server(tmp_path, constants={"residency.DEATHS_COUNT_FOR_S": 0.0})
+    code = DIES_N_TIMES.format(times=4, signal=int(signal.SIGSEGV))
+    server.load("m", code_model(tmp_path / "m", code))
+    assert [server.invoke("m", []).status_code for _ in range(3)] == [500, 500, 200]
+    described = server.client.get("/models/m").json()
+    assert (described["status"], described["deaths"]) == ("ready", 4)
+
+
 def test_model_unloaded_just_when_its_host_died_does_not_come_back(start_server: Servers, tmp_path: Path) -> None:
     server = start_server(tmp_path)
     url = code_model(tmp_path / "m", SLEEPER)

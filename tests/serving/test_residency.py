@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mooring.serving.errors import MIB, InsufficientMemoryError, ModelExistsError
 from mooring.serving.eviction import Eviction
 from mooring.serving.lifecycle import State
-from mooring.serving.residency import ModelRecord, ResidencyTable
+from mooring.serving.residency import DEATHS_COUNT_FOR_S, ModelRecord, ResidencyTable
 
 PLENTY = 1 << 40
 
@@ -180,6 +180,16 @@ def test_record_is_idle_only_when_ready_and_unleased() -> None:
     assert record.is_idle
     record.leases = 1
     assert not record.is_idle
+
+
+def test_deaths_count_until_the_last_of_them_is_long_past() -> None:
+    record = ModelRecord(1, "m", "", Path(), "onnx", 1, 1)
+    for now in (0.0, DEATHS_COUNT_FOR_S, 2 * DEATHS_COUNT_FOR_S):
+        record.died(now)
+    assert record.recent_deaths(3 * DEATHS_COUNT_FOR_S) == 3
+    assert record.recent_deaths(3 * DEATHS_COUNT_FOR_S + 1) == 0
+    record.died(4 * DEATHS_COUNT_FOR_S)
+    assert (record.recent_deaths(4 * DEATHS_COUNT_FOR_S), record.deaths) == (1, 4)
 
 
 def test_weights_that_models_share_count_once() -> None:
