@@ -21,6 +21,8 @@ MAX_FRAMES = 6
 # With a process group, torch puts the rank before each line of a traceback.
 RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
 TRACED_FRAME = re.compile(r'^  File "(.+)", line (\d+), in (.+)\n    (.+)$', re.MULTILINE)
+# What gloo and NCCL say when another rank has gone.
+PEER_GONE = re.compile(r"connection (?:closed|reset) by peer|remote process exited", re.IGNORECASE)
 # What gloo, NCCL and the stores say when another rank does not come.
 WAITED_TOO_LONG = re.compile(r"tim(?:ed|e)[ -]?out", re.IGNORECASE)
 
@@ -49,6 +51,11 @@ class RankFailure:
         """
         return 0 if self.error is not None else self.status & 0x7F
 
+    @property
+    def tells_of_a_peer(self) -> bool:
+        """Whether what its script raised says that another rank has gone."""
+        return self.error is not None and bool(PEER_GONE.search(self.error.partition("\n")[0]))
+
 
 def exit_code(status: int) -> int:
     """Return the exit code that a wait status stands for.
@@ -64,12 +71,16 @@ def root_cause(failures: Sequence[RankFailure]) -> RankFailure:
     """Return the failure that the others follow from.
 
     A killed rank leaves no time of its own, only the time its death was seen, which may be a little after its peers
-    noticed a broken connection; so among failures close together a death by signal comes first.
+    noticed a broken connection; so among failures close together a death by signal comes first. One that raised may
+    close its connections before it says so; what only tells of a connection that broke comes last among them.
     """
     earliest = min(failure.at for failure in failures)
-    return min(
-        failures, key=lambda failure: (failure.at - earliest > ECHO_S, failure.signal == 0, failure.at, failure.rank)
-    )
+
+    def order(failure: RankFailure) -> tuple[bool, bool, bool, float, int]:
+        is_late = failure.at - earliest > ECHO_S
+        return is_late, failure.signal == 0, failure.tells_of_a_peer, failure.at, failure.rank
+
+    return min(failures, key=order)
 
 
 def failure_text(

@@ -99,7 +99,11 @@ def test_models_that_do_not_fit_are_refused_and_the_container_lives(images: Imag
         assert statuses[-1] == 507
         assert set(statuses) == {200, 507}
         assert served.invoke("small", QUERY).json() == ANSWER
-        assert served.client.delete("/models/big0").status_code == 200
+        for name in (
+            "big0",
+            "big1",
+        ):  # what each was measured to hold differs by half: one may leave a little too little
+            assert served.client.delete(f"/models/{name}").status_code == 200
         assert served.load("big5", "/opt/ml/models/big5").status_code == 200
         state = served.container.state
         assert (state["Running"], state["OOMKilled"]) == (True, False)

@@ -41,6 +41,14 @@ def test_rank_that_raised_and_aborts_as_it_ends_failed_for_what_it_raised() -> N
     assert root_cause([peer, failure(1, at=10.0, error="ValueError: x")]).rank == 1
 
 
+def test_rank_that_raised_is_the_cause_though_a_peer_noticed_before_it_could_say_so() -> None:
+    peer = failure(0, at=10.0, error="RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]")
+    raised = failure(1, at=10.2, error="PipeError: the writer ended\nat train.py:3")
+    assert root_cause([peer, raised]) is raised
+    assert root_cause([peer, failure(1, at=12.0, error="ValueError: x")]) is peer
+    assert root_cause([peer, failure(1, at=10.1, error="RuntimeError: Connection reset by peer")]) is peer
+
+
 def test_abort_long_after_an_exception_is_not_the_cause() -> None:
     assert (
         root_cause([failure(0, at=10.0, error="ValueError: x"), failure(1, status=signal.SIGABRT, at=600.0)]).rank == 0
