@@ -77,7 +77,7 @@ def _add_errors(app: FastAPI, door: Door) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(_request: Request, _error: Exception) -> Response:
-        return Response()  # for nobody
+        return Response(status_code=400)  # for the log alone: nobody is there to read it
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: Exception) -> Response:
