@@ -17,7 +17,7 @@ from mooring.handler.resolve import HandlerChoice, Isolation
 
 from .departures import Departures
 from .dispatch import Dispatch
-from .errors import MIB, InsufficientMemoryError, ModelExistsError, ModelFilesError, ModelNotFoundError
+from .errors import MIB, ModelExistsError, ModelFilesError, ModelNotFoundError
 from .host_link import HostLink
 from .lifecycle import State
 from .placement import LOAD_FAILURES, Placement
@@ -315,15 +315,12 @@ class ModelCatalog:
 
     async def _check_room(self, resident: Resident, more: int) -> None:
         """Raise `InsufficientMemoryError` if a model cannot have so many bytes more, also once copies are given up."""
-        try:
-            self._table.check_room(resident.record, more, await self._available(resident))
-        except InsufficientMemoryError:
-            if not await self.room.give_up_copies():
-                raise
-            self._table.check_room(resident.record, more, await self._available(resident))
 
-    async def _available(self, resident: Resident) -> int:
-        return await asyncio.to_thread(self._available_bytes, resident.choice)
+        async def check() -> None:
+            available = await asyncio.to_thread(self._available_bytes, resident.choice)
+            self._table.check_room(resident.record, more, available)
+
+        await self.room.ask(check)
 
     async def relocate(self, resident: Resident, link: HostLink) -> None:
         """Move a model out of a host without dropping a request: the new place answers before the old one goes."""

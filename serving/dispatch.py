@@ -17,7 +17,6 @@ from .errors import (
     ResponseTimeoutError,
 )
 from .eviction import History
-from .frames import WINDOW_BYTES
 from .host_link import HostLink
 from .invocation import Invocation
 from .lifecycle import State
@@ -107,7 +106,7 @@ class Dispatch:
         now = self._time()
         for link in self._pool.links:
             inside = tuple(link.in_flight.values())
-            if all(_waits_for_client(invocation) for invocation in inside):
+            if all(invocation.waits_for_client for invocation in inside):
                 link.heard = now  # its silence begins when one of them reads on, or another request comes
             late = link.take_overdue(now)
             if late and not link.ending and now - link.heard >= _patience(inside):
@@ -169,13 +168,8 @@ class Dispatch:
 
 def _patience(inside: Sequence[Invocation]) -> float:
     """How long a host may say nothing: as long as any of its requests may take. For ever, if all wait for clients."""
-    computing = (invocation for invocation in inside if not _waits_for_client(invocation))
+    computing = (invocation for invocation in inside if not invocation.waits_for_client)
     return max(map(_response_seconds, computing), default=math.inf)
-
-
-def _waits_for_client(invocation: Invocation) -> bool:
-    """Whether a stream goes on only when its client has taken some of it."""
-    return invocation.unread >= WINDOW_BYTES
 
 
 def _response_seconds(invocation: Invocation) -> float:

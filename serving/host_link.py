@@ -218,6 +218,6 @@ class HostLink(InvocationLink):
 def _has_stopped(invocation: Invocation, silent: float) -> bool:
     """Whether a stream goes on no more, though its client has taken what there was."""
     resident = invocation.resident
-    if not invocation.has_begun or resident is None or invocation.unread >= frames.WINDOW_BYTES:
+    if not invocation.has_begun or resident is None or invocation.waits_for_client:
         return False
     return silent >= resident.response_seconds

@@ -12,6 +12,7 @@ from mooring.handler.protocol import InferenceResponse
 from . import frames
 from .errors import report
 from .frames import Kind
+from .remembered import remembered
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +30,13 @@ NOT_OF_STREAM = frozenset(
 NOT_OF_WHOLE = NOT_OF_STREAM | {"content-length"}
 STATUSES = range(200, 600)
 WITHOUT_BODY = (204, 304)  # RFC 9110, 6.4.1
-# Lines that no two requests share are not worth remembering, and may be large.
-MOST_REMEMBERED_BYTES = 2048
 
 
+@remembered
 def read_request_lines(meta: bytes) -> tuple[str, str, Mapping[str, str]]:
     """Return content type, accept and all headers of a request; absent ones are empty."""
-    return _remembered_lines(meta) if len(meta) <= MOST_REMEMBERED_BYTES else _read_lines(meta)
-
-
-def _read_lines(meta: bytes) -> tuple[str, str, Mapping[str, str]]:
     headers = dict(frames.decode_lines(meta))
     return headers.get("content-type", ""), headers.get("accept", ""), headers
-
-
-_remembered_lines = lru_cache(maxsize=1024)(_read_lines)
 
 
 def checked_status(response: InferenceResponse) -> int:

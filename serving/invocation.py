@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from . import request_ids
+from .frames import WINDOW_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,11 @@ class Invocation(ABC):
             self.link.cancel(self)
         elif self.resident is not None:
             self.resident.forget(self)
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is a stream that goes on only when its client has taken some of it."""
+        return self.unread >= WINDOW_BYTES
 
     @property
     def has_begun(self) -> bool:

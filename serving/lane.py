@@ -74,11 +74,14 @@ class ExpressLane(Connection):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")
+            self._refuse_syntax()
         else:
             self._unheard = 0 if self._is_heard else self._unheard + len(data)
             if self._unheard > self.door.limits.header_bytes:
                 self._refuse_head()
+
+    def _refuse_syntax(self) -> None:
+        self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")
 
     def _refuse_head(self) -> None:
         limits = self.door.limits
@@ -93,7 +96,7 @@ class ExpressLane(Connection):
             message = f"The body comes in more than {limits.chunk_count:,} chunks."
             self._refuse(413, "RequestEntityTooLargeException", message)
         elif isinstance(error.__context__, httptools.HttpParserError):
-            self._refuse(400, "BadRequestException", "This is not an HTTP/1.1 request.")  # its target is no URL
+            self._refuse_syntax()  # its target is no URL
         else:
             raise error
 

@@ -5,21 +5,19 @@ Any other is one with `ORDINARY`; its body begins with a line that holds its ASG
 """
 
 from collections.abc import Mapping, MutableMapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
 from . import request_ids
+from .remembered import remembered
 
 EXPRESS, ORDINARY = 0, 1
 LINE_END = b"\r\n"
 # Of a scope, what is text; the rest are bytes or pairs.
 TEXTS = ("method", "path", "http_version", "scheme")
 FILE = "file"
-# Heads that no two requests share are not worth remembering, and may be large.
-MOST_REMEMBERED_BYTES = 2048
 
 
 class Asked(NamedTuple):
@@ -35,17 +33,11 @@ def express_meta(name: str, lines: bytes) -> bytes:
     return b"%b\r\n%b" % (name.encode(), lines)
 
 
+@remembered
 def read_express_meta(meta: bytes) -> Asked:
     """Return what `express_meta` was given, and the id that the header lines hold, if they hold one."""
-    return _remembered_meta(meta) if len(meta) <= MOST_REMEMBERED_BYTES else _read_meta(meta)
-
-
-def _read_meta(meta: bytes) -> Asked:
     name, _, lines = meta.partition(LINE_END)
     return Asked(name.decode(), lines, request_ids.given_in(lines))
-
-
-_remembered_meta = lru_cache(maxsize=1024)(_read_meta)
 
 
 def ordinary_body(scope: Mapping[str, Any], content: bytes, file: Path | None) -> bytes:

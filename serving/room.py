@@ -38,7 +38,7 @@ class Room:
         """Return what `promise` returns once it finds room. Raises `InsufficientMemoryError` if it does not in time."""
         if not self._waiting:
             try:
-                return await self._ask(promise)
+                return await self.ask(promise)
             except InsufficientMemoryError as error:
                 if not error.may_pass:
                     raise
@@ -49,7 +49,7 @@ class Room:
         finally:
             self._waiting -= 1
 
-    async def _ask(self, promise: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, promise: Callable[[], Awaitable[T]]) -> T:
         """Return what `promise` returns, once more without the copies of models if there are any."""
         try:
             return await promise()
@@ -64,11 +64,11 @@ class Room:
             async with asyncio.timeout_at(deadline):
                 await self._line.acquire()
         except TimeoutError:
-            return await self._ask(promise)  # those before have had their time as well: none of them is overtaken
+            return await self.ask(promise)  # those before have had their time as well: none of them is overtaken
         try:
             while True:
                 try:
-                    return await self._ask(promise)
+                    return await self.ask(promise)
                 except InsufficientMemoryError as newest:
                     if not newest.may_pass or self._time() >= deadline:
                         raise

@@ -117,7 +117,7 @@ class ZygoteLink:
         except OSError:
             packet = b""
         if not packet:
-            self._fail()
+            self.give_up()
             return
         self._on_event(json.loads(packet))
 
@@ -134,11 +134,7 @@ class ZygoteLink:
             self._on_exit(event["pid"], event["status"])
 
     def give_up(self) -> None:
-        """Take note that it could not be executed."""
-        self._fail()
-
-    def _fail(self) -> None:
-        """Tell everyone who waits for the zygote that it has ended."""
+        """Tell everyone who waits for the zygote that it has ended, or could not be executed."""
         self.close()
         self._settled.set()
         error = ZygoteDiedError("the zygote ended while a host was being started")
